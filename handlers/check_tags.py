@@ -1,0 +1,156 @@
+"""Is this a mesh task, and if so, which token does it need?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from handlers.clients.ecs import Ecs, Task
+from handlers.core import environment, names
+from handlers.core.errors import (
+    InvalidEvent,
+    InvalidServiceName,
+    SecretNameCollision,
+    UnsupportedTenancy,
+)
+from handlers.core.step import step
+from handlers.core.step_input import take
+
+_TASK_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:task/[\w/-]+")
+_CLUSTER_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:cluster/[\w-]+")
+
+
+@step
+def handler(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the live task and derive everything that the next steps need.
+
+    Input: `{"event": …, "service_rules": {service name: HCL}}`. The event is a whole ECS "Task
+    State Change" event, or `{"detail": {"clusterArn": …, "taskArn": …}}`.
+
+    Result, if the task is not in the mesh: `{"mesh": false, "task_arn": …, "reason": …}`; else::
+
+        {"mesh": true, "task_arn": …, "service_name": …,
+         "secret": {"id": name, "description": …, "tags": {…}},
+         "token": {"description": …, "service_identities": [service], "policies": [name, …]},
+         "policy": {"name": …, "description": …, "rules": HCL}}    # only with extra rules
+
+    Raises:
+        InvalidEvent, InvalidServiceName, SecretNameCollision, UnsupportedTenancy.
+
+    """
+    cluster_arn, task_arn = _parse_event(state.get("event"))
+    own_cluster_arn = environment.required(environment.CLUSTER_ARN)
+    if cluster_arn != own_cluster_arn:
+        reason = f"The task belongs to the cluster {cluster_arn}, not to {own_cluster_arn}."
+        return _not_in_the_mesh(task_arn, reason)
+    # The event may be old, and carries no tags: decide on the live task.
+    task = Ecs().describe_task(cluster_arn=cluster_arn, task_arn=task_arn)
+    if task is None:
+        return _not_in_the_mesh(task_arn, "The task no longer exists.")
+    reason = _reason_to_skip(task)
+    if reason is not None:
+        return _not_in_the_mesh(task_arn, reason)
+    rules = take(state, "service_rules", dict)
+    return _mesh_task(task, cluster_arn, rules)
+
+
+def _parse_event(event: Any) -> tuple[str, str]:
+    """Return the cluster's and the task's ARN."""
+    detail = event.get("detail") if isinstance(event, Mapping) else None
+    if not isinstance(detail, Mapping):
+        message = (
+            'The input has no object "detail". Start the workflow with an ECS task event, or with '
+            '{"detail": {"clusterArn": "…", "taskArn": "…"}}.'
+        )
+        raise InvalidEvent(message)
+    return (
+        _arn(detail, "clusterArn", _CLUSTER_ARN, "cluster"),
+        _arn(detail, "taskArn", _TASK_ARN, "task"),
+    )
+
+
+def _arn(detail: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str) -> str:
+    value = detail.get(key)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        found = "absent" if value is None else f"{value!r:.200}"
+        message = f"detail.{key} must be the ARN of an ECS {what}; it is {found}."
+        raise InvalidEvent(message)
+    return value
+
+
+def _not_in_the_mesh(task_arn: str, reason: str) -> dict[str, Any]:
+    return {"mesh": False, "task_arn": task_arn, "reason": reason}
+
+
+def _reason_to_skip(task: Task) -> str | None:
+    mesh = task.tags.get(names.MESH_TAG)
+    if mesh is None:
+        return (
+            f"The task has no tag {names.MESH_TAG}. If it should have one: tags reach a task only "
+            "if its service or RunTask call propagates them (propagateTags)."
+        )
+    if mesh != "true":
+        return f'The tag {names.MESH_TAG} is "{mesh}", not "true".'
+    if task.desired_status == "STOPPED":
+        return "The task is stopping: it needs no new token."
+    return None
+
+
+def _mesh_task(task: Task, cluster_arn: str, rules: Mapping[str, Any]) -> dict[str, Any]:
+    for tag in (names.PARTITION_TAG, names.NAMESPACE_TAG):
+        if task.tags.get(tag, "default") not in {"", "default"}:
+            message = (
+                f'The tag {tag} of the task {task.arn} is "{task.tags[tag]}". Partitions and '
+                "namespaces are Consul Enterprise features, which are not supported here. "
+                "Remove the tag."
+            )
+            raise UnsupportedTenancy(message)
+    service_name = _service_name(task)
+    prefix = environment.required(environment.SECRET_PREFIX)
+    secret_name = names.service_secret_name(prefix, service_name)
+    reserved = environment.optional(environment.RESERVED_SECRET_NAMES) or ""
+    if secret_name in reserved.split(","):
+        message = (
+            f'The task {task.arn} asks for the service name "{service_name}", but the secret '
+            f"{secret_name} belongs to the controller. Choose another service name."
+        )
+        raise SecretNameCollision(message)
+    result: dict[str, Any] = {
+        "mesh": True,
+        "task_arn": task.arn,
+        "service_name": service_name,
+        "secret": {
+            "id": secret_name,
+            "description": f"Consul token of the service {service_name}",
+            "tags": {names.CLUSTER_TAG: cluster_arn, names.SERVICE_NAME_TAG: service_name},
+        },
+        "token": {
+            "description": names.service_token_description(service_name, cluster_arn),
+            "service_identities": [service_name],
+            "policies": [],
+        },
+    }
+    if service_name in rules:
+        policy_name = names.service_policy_name(prefix, service_name)
+        result["token"]["policies"] = [policy_name]
+        result["policy"] = {
+            "name": policy_name,
+            "description": names.service_policy_description(service_name, cluster_arn),
+            "rules": take(rules, service_name, str),
+        }
+    return result
+
+
+def _service_name(task: Task) -> str:
+    tag = names.SERVICE_NAME_TAG
+    name, source = task.tags.get(tag, ""), f"tag {tag}"
+    if not name:
+        name, source = task.family, f"task definition family (it has no tag {tag})"
+    if not names.is_valid_service_name(name):
+        message = (
+            f'The {source} of the task {task.arn} is "{name}", which is no valid service name. '
+            f"Allowed: {names.SERVICE_NAME_RULE}. Correct the tag {tag} and start the task again."
+        )
+        raise InvalidServiceName(message)
+    return name

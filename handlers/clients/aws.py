@@ -1,0 +1,107 @@
+"""boto3 clients, made once a process, and the translation of their errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+
+from handlers.core import remote_calls
+from handlers.core.errors import (
+    AwsAccessDenied,
+    AwsRequestRefused,
+    AwsThrottled,
+    AwsUnavailable,
+    StepError,
+)
+
+# The codes that botocore's standard retry mode takes for throttling, and ECS's own.
+_THROTTLING = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+_ACCESS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+# A role that was made a moment ago, in the same deployment, is not known everywhere yet.
+_NOT_YET_KNOWN = frozenset({"UnrecognizedClientException", "InvalidClientTokenId"})
+_SERVER_FAULT = 500
+
+
+@functools.cache
+def client(service: str, *, attempts: int = 2) -> Any:
+    """Return the process's client for a service, which counts what it sends.
+
+    The workflow retries. Here a call gets one more attempt, for a connection that the service
+    closed between two invocations of a warm process.
+    """
+    config = Config(
+        connect_timeout=3,
+        read_timeout=10,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+    )
+    made = boto3.client(service, config=config)  # type: ignore[call-overload]
+    made.meta.events.register(f"before-send.{service}", _count)
+    return made
+
+
+def _count(event_name: str, **_: object) -> None:
+    _, service, operation = event_name.split(".")
+    remote_calls.count(f"{service}:{operation}")
+
+
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Turn botocore's errors into ours; `what` says what was being done, to what.
+
+    Handle the codes that mean something to the caller inside the `with` block.
+    """
+    try:
+        yield
+    except ClientError as error:
+        # `from None`: AWS repeats an invalid value in its message, and tracebacks are logged.
+        raise _translate(error, what) from None
+    except (ConnectionError, HTTPClientError) as error:
+        message = f"{what}: no answer from AWS ({type(error).__name__})."
+        raise AwsUnavailable(message) from error
+    except BotoCoreError as error:  # such as no credentials, no region
+        message = f"{what}: {error}"
+        raise AwsRequestRefused(message) from error
+
+
+def error_code(error: ClientError) -> str:
+    """Return the error code of a service's answer."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _translate(error: ClientError, what: str) -> StepError:
+    code = error_code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    text = error.response.get("Error", {}).get("Message", "")
+    if code in _THROTTLING:
+        return AwsThrottled(f"{what}: throttled ({code}).")
+    if status >= _SERVER_FAULT or code in _NOT_YET_KNOWN:
+        return AwsUnavailable(f"{what}: AWS failed ({code}).")
+    if code in _ACCESS:
+        return AwsAccessDenied(f"{what}: {text}")
+    if code == "ValidationException":
+        # AWS repeats the offending value here, which may be a secret.
+        return AwsRequestRefused(f"{what}: AWS finds the request invalid ({code}).")
+    return AwsRequestRefused(f"{what}: {text} ({code})")

@@ -1,0 +1,420 @@
+"""A thin client of Consul's HTTP API: the ACL calls that the steps make.
+
+What each answer means was read from a recorded Consul 1.10.1 (tests/contract/) and, for later
+versions, from Consul's source and change log:
+
+* An absent token or policy is 403 `ACL not found` up to about 1.14, and 404 later. A caller whose
+  own token is unknown gets the same 403 from all of them. On reads the header
+  `X-Consul-Knownleader` tells the two apart: the caller is checked before the state is read.
+* Validation errors and duplicates are 500, as are faults that pass by themselves. Only the text
+  tells them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+import requests
+from urllib3.exceptions import ProtocolError
+
+from handlers.core import remote_calls
+from handlers.core.errors import (
+    ConsulAclDisabled,
+    ConsulAlreadyBootstrapped,
+    ConsulObjectExists,
+    ConsulPermissionDenied,
+    ConsulRequestInvalid,
+    ConsulTokenRejected,
+    ConsulUnavailable,
+    ConsulWrongDatacenter,
+    StepError,
+)
+
+Json = dict[str, Any]
+
+_CONNECT_SECONDS: Final = 3.0
+# Without a leader, a server holds reads back for about 7 seconds before it fails them.
+_READ_SECONDS: Final = 10.0
+# The server may finish a bootstrap after we gave up on it, and on servers that take no
+# BootstrapSecret the answer that we did not read was the only copy of the token.
+_BOOTSTRAP_READ_SECONDS: Final = 60.0
+_MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+_MAX_QUOTED_CHARACTERS: Final = 300
+
+TOKEN_SETTINGS: Final = (
+    "Description",
+    "Policies",
+    "Roles",
+    "ServiceIdentities",
+    "NodeIdentities",
+    "Local",
+    "ExpirationTime",
+)
+"""The fields of a token that its writer decides; an update has to repeat what is to stay."""
+
+_EXISTS = re.compile(r"is already in use|already exists")
+# The beginnings of what Consul says, with status 500, about the content of a request.
+_INVALID_REQUEST = re.compile(
+    r"(rpc error making call: )?"
+    r"(Invalid |No such ACL |Failed to parse ACL rules|Failed acl token lookup|failed acl |"
+    r"Service identity |Node identity |Changing |Cannot |cannot |Delete operation not permitted|"
+    r"Deletion of |Accessor ID is missing|Policy ID invalid|ExpirationTime |Token Expiration )"
+)
+_RESET_INDEX = re.compile(r"reset index: (\d+)")
+
+
+class Refreshable(Protocol):
+    """Something that was read from a secret, is kept, and can be read again."""
+
+    def value(self) -> str:
+        """Return it, reading it only the first time."""
+
+    def read_again(self) -> str:
+        """Read it anew."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Consul answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was carried out."""
+        return self.status == requests.codes.ok
+
+    @property
+    def says_acl_not_found(self) -> bool:
+        """Whether it is the 403 that means "no such object" or "I do not know your token"."""
+        return self.status == requests.codes.forbidden and "ACL not found" in self.text
+
+
+class ConsulClient:
+    """One Consul HTTP API, over one warm connection.
+
+    Args:
+        address: such as `https://consul.example.com:8501`.
+        token: the token to authenticate with; None for calls that need none.
+        ca_file: the path of a file with the PEM of the CA that signed the server's certificate;
+            None for the public ones.
+
+    Every method can raise:
+        ConsulUnavailable, ConsulAclDisabled, ConsulPermissionDenied, ConsulTokenRejected,
+        ConsulRequestInvalid.
+
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: Refreshable | None = None,
+        ca_file: Refreshable | None = None,
+    ) -> None:
+        self._address = address.rstrip("/")
+        self._token = token
+        self._ca_file = ca_file
+        self._session = requests.Session()
+        # No proxies, no .netrc: the token goes to this address and nowhere else.
+        self._session.trust_env = False
+        self._session.headers["User-Agent"] = "consul-on-ecs"
+
+    # --- the server ----------------------------------------------------------------------------
+
+    def leader(self, datacenter: str) -> str:
+        """Return the address of a datacenter's leader, or "" while there is none.
+
+        Raises:
+            ConsulWrongDatacenter: if the servers do not know the datacenter.
+
+        """
+        answer = self._send("GET", "/v1/status/leader", query={"dc": datacenter})
+        if answer.status >= requests.codes.server_error and "No path to datacenter" in answer.text:
+            message = (
+                f'Consul at {self._address} knows no datacenter "{datacenter}". '
+                "Correct consul.datacenter in the settings."
+            )
+            raise ConsulWrongDatacenter(message)
+        leader = self._json(answer, "Reading the leader")
+        if not isinstance(leader, str):
+            raise self._unreadable("Reading the leader")
+        return leader
+
+    def check_acl_system(self) -> None:
+        """Return if the ACL system is enabled and answers.
+
+        Raises:
+            ConsulAclDisabled, ConsulUnavailable.
+
+        """
+        # Unauthenticated, so 403 is what a working ACL system answers here.
+        answer = self._send("GET", "/v1/acl/token/self")
+        if not answer.ok and answer.status != requests.codes.forbidden:
+            raise self._error(answer, "Checking the ACL system")
+
+    def bootstrap(self, secret_id: str) -> str:
+        """Bootstrap the ACL system, with a management token of our choice where Consul allows it.
+
+        Returns the secret ID of the management token: ours from Consul 1.15 on; one that the
+        server chose before.
+
+        Raises:
+            ConsulAlreadyBootstrapped: if that was done before.
+
+        """
+        what = "Bootstrapping the ACL system"
+        answer = self._send(
+            "PUT",
+            "/v1/acl/bootstrap",
+            body={"BootstrapSecret": secret_id},
+            read_seconds=_BOOTSTRAP_READ_SECONDS,
+            reconnect=False,
+        )
+        if answer.status == requests.codes.forbidden and "no longer allowed" in answer.text:
+            index = _RESET_INDEX.search(answer.text)
+            number = index.group(1) if index else "the reset index from the server's log"
+            message = (
+                f"The ACL system of Consul at {self._address} is bootstrapped already. "
+                f"To reset it, write {number} to the file acl-bootstrap-reset in the data "
+                "directory of the leader, then run ClusterBootstrap again."
+            )
+            raise ConsulAlreadyBootstrapped(message)
+        token = self._json(answer, what, secrets=(secret_id,))
+        if not isinstance(token, dict) or not isinstance(token.get("SecretID"), str):
+            raise self._unreadable(what)
+        chosen: str = token["SecretID"]
+        return chosen
+
+    def knows_token(self, secret_id: str) -> bool:
+        """Whether Consul knows a token."""
+        answer = self._send("GET", "/v1/acl/token/self", token=secret_id)
+        if answer.says_acl_not_found:
+            return False
+        self._json(answer, "Checking a token", secrets=(secret_id,))
+        return True
+
+    # --- tokens --------------------------------------------------------------------------------
+
+    def read_token(self, accessor_id: str) -> Json | None:
+        """Return a token as Consul renders it, secret ID included, or None."""
+        return self._read("/v1/acl/token/:accessor_id", accessor_id=accessor_id)
+
+    def create_token(self, token: Json) -> None:
+        """Create a token with the IDs that it brings along.
+
+        Raises:
+            ConsulObjectExists: if one of the IDs is in use.
+
+        """
+        self._write("PUT", "/v1/acl/token", body=token)
+
+    def update_token(self, accessor_id: str, token: Json) -> None:
+        """Replace a token: what the new version leaves out is dropped."""
+        self._write("PUT", "/v1/acl/token/:accessor_id", body=token, accessor_id=accessor_id)
+
+    def delete_token(self, accessor_id: str) -> None:
+        """Delete a token; an absent one is fine."""
+        self._write("DELETE", "/v1/acl/token/:accessor_id", accessor_id=accessor_id)
+
+    # --- policies ------------------------------------------------------------------------------
+
+    def read_policy(self, name: str) -> Json | None:
+        """Return a policy as Consul renders it, or None."""
+        return self._read("/v1/acl/policy/name/:name", name=name)
+
+    def create_policy(self, policy: Json) -> None:
+        """Create a policy.
+
+        Raises:
+            ConsulObjectExists: if there is one of its name.
+
+        """
+        self._write("PUT", "/v1/acl/policy", body=policy)
+
+    def update_policy(self, policy_id: str, policy: Json) -> None:
+        """Replace a policy."""
+        self._write("PUT", "/v1/acl/policy/:policy_id", body=policy, policy_id=policy_id)
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _read(self, path: str, **ids: str) -> Json | None:
+        what = f"GET {_fill(path, ids)}"
+        answer = self._send_authenticated("GET", path, ids=ids)
+        if answer.says_acl_not_found or answer.status == requests.codes.not_found:
+            return None
+        found = self._json(answer, what)
+        if not isinstance(found, dict):
+            raise self._unreadable(what)
+        return found
+
+    def _write(self, method: str, path: str, *, body: Json | None = None, **ids: str) -> None:
+        answer = self._send_authenticated(method, path, ids=ids, body=body)
+        if method == "DELETE" and answer.status == requests.codes.not_found:
+            return
+        if not answer.ok:
+            secret_id = (body or {}).get("SecretID")
+            secrets = (secret_id,) if isinstance(secret_id, str) else ()
+            raise self._error(answer, f"{method} {_fill(path, ids)}", secrets=secrets)
+
+    def _send_authenticated(
+        self, method: str, path: str, *, ids: Mapping[str, str], body: Json | None = None
+    ) -> Answer:
+        """Send with our token; if Consul does not know it, read it again and send once more."""
+        if self._token is None:
+            message = f"{method} {path} needs a token, and this client was made without one."
+            raise RuntimeError(message)
+        used = self._token.value()
+        answer = self._send(method, path, ids=ids, body=body, token=used)
+        if _own_token_refused(method, answer):
+            fresh = self._token.read_again()
+            if fresh != used:
+                answer = self._send(method, path, ids=ids, body=body, token=fresh)
+            if _own_token_refused(method, answer):
+                message = (
+                    f"Consul at {self._address} does not know the token in {self._token}. If you "
+                    "manage that secret, put a valid token there; then start ClusterBootstrap, "
+                    "which makes the controller's own token anew."
+                )
+                raise ConsulTokenRejected(message)
+        return answer
+
+    def _send(  # noqa: PLR0913 - one place sends, and these are the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        ids: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        token: str | None = None,
+        read_seconds: float = _READ_SECONDS,
+        reconnect: bool = True,
+    ) -> Answer:
+        url = self._address + _fill(path, ids or {})
+        headers = {"X-Consul-Token": token} if token is not None else {}
+        remote_calls.count(f"consul:{method} {path}")
+        try:
+            with self._session.request(
+                method,
+                url,
+                params=query,
+                json=body,
+                headers=headers,
+                timeout=(_CONNECT_SECONDS, read_seconds),
+                # A redirect would carry the token to wherever it points.
+                allow_redirects=False,
+                stream=True,
+                verify=self._ca_file.value() if self._ca_file else True,
+            ) as response:
+                return Answer(response.status_code, response.headers, self._body(response))
+        except requests.exceptions.RequestException as error:
+            again = reconnect and self._may_reconnect(error)
+            # `from None`: the request, with its token, hangs on the exception.
+            failure = self._no_answer(error, f"{method} {url}")
+        if not again:
+            raise failure from None
+        return self._send(
+            method,
+            path,
+            ids=ids,
+            query=query,
+            body=body,
+            token=token,
+            read_seconds=read_seconds,
+            reconnect=False,
+        )
+
+    def _may_reconnect(self, error: requests.exceptions.RequestException) -> bool:
+        """Whether one more attempt makes sense: on a new connection, or with a new CA."""
+        if isinstance(error, requests.exceptions.SSLError) and self._ca_file is not None:
+            before = self._ca_file.value()
+            return self._ca_file.read_again() != before
+        # A server closes idle connections, which a warm process notices at its next request.
+        return bool(error.args) and isinstance(error.args[0], ProtocolError)
+
+    def _body(self, response: requests.Response) -> str:
+        content = bytearray()
+        for chunk in response.iter_content(64 * 1024):
+            content += chunk
+            if len(content) > _MAX_ANSWER_BYTES:
+                message = (
+                    f"Consul at {self._address} answered with more than {_MAX_ANSWER_BYTES} bytes."
+                )
+                raise ConsulUnavailable(message)
+        return content.decode("utf-8", errors="replace")
+
+    # --- answers -------------------------------------------------------------------------------
+
+    def _json(self, answer: Answer, what: str, *, secrets: tuple[str, ...] = ()) -> Any:
+        if not answer.ok:
+            raise self._error(answer, what, secrets=secrets)
+        try:
+            return json.loads(answer.text)
+        except (ValueError, RecursionError):
+            # `from None`: the error of the parser carries the document, which has secret IDs in it.
+            raise self._unreadable(what) from None
+
+    def _unreadable(self, what: str) -> ConsulUnavailable:
+        message = f"{what}: the answer from {self._address} is not Consul's. Is it the address?"
+        return ConsulUnavailable(message)
+
+    def _error(self, answer: Answer, what: str, *, secrets: tuple[str, ...] = ()) -> StepError:
+        text = answer.text.strip()[:_MAX_QUOTED_CHARACTERS]
+        for secret in secrets:
+            text = text.replace(secret, "<secret>")
+        message = f"{what}: Consul at {self._address} answered {answer.status} {text!r}."
+        if answer.status == requests.codes.unauthorized:
+            return ConsulAclDisabled(f"{message} Enable acl on the servers.")
+        if answer.status == requests.codes.forbidden:
+            return ConsulPermissionDenied(f"{message} The token needs acl:write.")
+        if _EXISTS.search(text):
+            return ConsulObjectExists(message)
+        if answer.status in {requests.codes.too_many_requests, requests.codes.request_timeout}:
+            return ConsulUnavailable(message)
+        if answer.status < requests.codes.server_error or _INVALID_REQUEST.match(text):
+            return ConsulRequestInvalid(message)
+        return ConsulUnavailable(message)
+
+    def _no_answer(self, error: Exception, what: str) -> ConsulUnavailable:
+        if isinstance(error, requests.exceptions.Timeout):
+            reason = "timed out"
+        else:
+            reason = _innermost(error)
+        hint = f" The CA comes from {self._ca_file}." if self._ca_file else ""
+        return ConsulUnavailable(f"{what}: no answer from Consul ({reason}).{hint}")
+
+
+def _own_token_refused(method: str, answer: Answer) -> bool:
+    if not answer.says_acl_not_found:
+        return False
+    # A write names no object that could be absent. A read that got as far as the state knew a
+    # leader; one that was refused before did not ask for it.
+    return method != "GET" or answer.headers.get("X-Consul-Knownleader") == "false"
+
+
+def _fill(path: str, ids: Mapping[str, str]) -> str:
+    """Put IDs into a path template: `/v1/acl/token/:accessor_id`."""
+    return re.sub(r":(\w+)", lambda match: quote(ids[match.group(1)], safe=""), path)
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what went wrong, without the layers that HTTP libraries put around it."""
+    while True:
+        reasons = (
+            getattr(error, "reason", None),
+            *error.args[:1],
+            error.__cause__,
+            error.__context__,
+        )
+        inner = next((item for item in reasons if isinstance(item, BaseException)), None)
+        if inner is None:
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        error = inner

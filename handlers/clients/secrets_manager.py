@@ -1,0 +1,206 @@
+"""Secrets in Secrets Manager: read, write ahead, publish.
+
+A secret's value gets new IDs in three steps (rules 2 and 3 of docs/how-it-works.md): the value is
+written as the AWSPENDING version, the token is made in Consul, the version becomes AWSCURRENT,
+which is what tasks pull. The ID of the pending version is derived from the version that it
+replaces, so of any number of writers who read the same version exactly one wins.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from handlers.clients import aws
+from handlers.core.errors import AwsUnavailable, InvalidSecret, SecretMarkedForDeletion
+from handlers.core.token_secret import EMPTY
+
+CURRENT = "AWSCURRENT"
+PENDING = "AWSPENDING"
+
+
+@dataclass(frozen=True)
+class SecretVersion:
+    """One version of a secret, as it was read or written."""
+
+    arn: str
+    version_id: str
+    value: str = field(repr=False)
+
+
+class SecretsManager:
+    """The calls that the steps make. `client` is a boto3 Secrets Manager client."""
+
+    def __init__(self, client: Any | None = None) -> None:
+        self._client = client if client is not None else aws.client("secretsmanager")
+
+    def current(self, secret_id: str) -> SecretVersion | None:
+        """Read what tasks pull; `secret_id` is a name or an ARN.
+
+        Returns None if there is no such secret, or if it has no value yet.
+
+        Raises:
+            SecretMarkedForDeletion: if it is in its recovery window.
+            InvalidSecret: if the value is binary.
+
+        """
+        with _errors(f"Reading the secret {secret_id}", secret_id):
+            try:
+                answer = self._client.get_secret_value(SecretId=secret_id)
+            except ClientError as error:
+                if aws.error_code(error) == "ResourceNotFoundException":
+                    return None
+                raise
+        return _version(answer, secret_id)
+
+    def version(self, secret_id: str, version_id: str) -> SecretVersion:
+        """Read one version of a secret, whatever its stages.
+
+        Raises:
+            AwsUnavailable: if the secret or the version is not there, which right after it was
+                written means "not yet".
+            InvalidSecret: if the value is binary.
+
+        """
+        with _errors(f"Reading the secret {secret_id}", secret_id):
+            try:
+                answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
+            except ClientError as error:
+                if aws.error_code(error) != "ResourceNotFoundException":
+                    raise
+                message = (
+                    f"The secret {secret_id} has no version {version_id}. If it does not appear, "
+                    "somebody deleted it meanwhile: start the workflow again."
+                )
+                raise AwsUnavailable(message) from None
+        return _version(answer, secret_id)
+
+    def create_empty(self, name: str, *, description: str, tags: Mapping[str, str]) -> SecretVersion:
+        """Make sure that a secret exists and has a value; a new one holds `{}`.
+
+        Of several callers one creates it, and the others read what is there.
+
+        Raises:
+            AwsUnavailable: if it exists but cannot be read yet.
+
+        """
+        with _errors(f"Creating the secret {name}", name):
+            try:
+                answer = self._client.create_secret(
+                    Name=name,
+                    Description=description,
+                    SecretString=EMPTY,
+                    Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+                )
+            except ClientError as error:
+                if aws.error_code(error) != "ResourceExistsException":
+                    raise
+            else:
+                return SecretVersion(answer["ARN"], answer["VersionId"], EMPTY)
+        existing = self.current(name)
+        return existing if existing is not None else self.initialize(name)
+
+    def initialize(self, secret_id: str) -> SecretVersion:
+        """Give a secret that has no version its first one, `{}`.
+
+        The first version becomes AWSCURRENT whatever stage is asked for, so it must not be the one
+        with the IDs in it.
+        """
+        with _errors(f"Reading the versions of the secret {secret_id}", secret_id):
+            described = self._client.describe_secret(SecretId=secret_id)
+        if described.get("VersionIdsToStages"):
+            # It has one, and a stale read did not show it. Writing now would overwrite it.
+            message = f"The secret {secret_id} exists but its value cannot be read yet."
+            raise AwsUnavailable(message)
+        arn = described["ARN"]
+        version_id = _derived_version_id(arn, "first")
+        with _errors(f"Writing the first value of the secret {secret_id}", secret_id):
+            self._client.put_secret_value(
+                SecretId=arn, ClientRequestToken=version_id, SecretString=EMPTY
+            )
+        return SecretVersion(arn, version_id, EMPTY)
+
+    def write_ahead(self, replaces: SecretVersion, new_value: Callable[[], str]) -> SecretVersion:
+        """Write a value as the AWSPENDING version that is to replace a version.
+
+        Returns the version that won: ours, or the one that another writer who read the same
+        version wrote before, whether he is still at work or died.
+        """
+        version_id = _derived_version_id(replaces.arn, replaces.version_id)
+        value = new_value()
+        with _errors(f"Writing the pending value of the secret {replaces.arn}", replaces.arn):
+            try:
+                self._client.put_secret_value(
+                    SecretId=replaces.arn,
+                    ClientRequestToken=version_id,
+                    SecretString=value,
+                    VersionStages=[PENDING],
+                )
+            except ClientError as error:
+                if aws.error_code(error) != "ResourceExistsException":
+                    raise
+            else:
+                return SecretVersion(replaces.arn, version_id, value)
+        return self.version(replaces.arn, version_id)
+
+    def publish(self, arn: str, version_id: str, *, replaces_version_id: str) -> bool:
+        """Make a version AWSCURRENT, if the version that it replaces still is.
+
+        Returns whether `version_id` is AWSCURRENT now. False: another one became so meanwhile, and
+        nothing was changed.
+        """
+        with _errors(f"Publishing the secret {arn}", arn):
+            try:
+                self._client.update_secret_version_stage(
+                    SecretId=arn,
+                    VersionStage=CURRENT,
+                    MoveToVersionId=version_id,
+                    RemoveFromVersionId=replaces_version_id,
+                )
+            except ClientError as error:
+                if aws.error_code(error) != "InvalidParameterException":
+                    raise
+                stages = self._client.describe_secret(SecretId=arn)["VersionIdsToStages"]
+                if CURRENT in stages.get(replaces_version_id, []):
+                    raise  # refused for another reason
+                return CURRENT in stages.get(version_id, [])
+        return True
+
+    def put_current(self, arn: str, value: str) -> None:
+        """Write a value that tasks and steps see at once."""
+        with _errors(f"Writing the secret {arn}", arn):
+            self._client.put_secret_value(SecretId=arn, SecretString=value)
+
+
+def _derived_version_id(arn: str, replaced_version_id: str) -> str:
+    """Return the one ID that any writer gives to the successor of a version."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}#{replaced_version_id}"))
+
+
+def _version(answer: Mapping[str, Any], secret_id: str) -> SecretVersion:
+    if "SecretString" not in answer:
+        message = f"The secret {secret_id} is binary; a string is needed."
+        raise InvalidSecret(message)
+    return SecretVersion(answer["ARN"], answer["VersionId"], answer["SecretString"])
+
+
+@contextmanager
+def _errors(what: str, secret_id: str) -> Iterator[None]:
+    with aws.translated_errors(what):
+        try:
+            yield
+        except ClientError as error:
+            message = error.response["Error"].get("Message", "")
+            if aws.error_code(error) != "InvalidRequestException" or "delet" not in message:
+                raise
+            message = (
+                f"The secret {secret_id} is marked for deletion. Restore it "
+                f"(aws secretsmanager restore-secret --secret-id {secret_id}), or delete it for "
+                "good (aws secretsmanager delete-secret --force-delete-without-recovery)."
+            )
+            raise SecretMarkedForDeletion(message) from None

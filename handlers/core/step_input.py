@@ -1,0 +1,44 @@
+"""Reading what a state passes to its step."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from handlers.core.errors import InvalidStepInput
+
+T = TypeVar("T")
+
+_KIND_NAMES = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
+
+
+def take(value: Any, path: str, kind: type[T]) -> T:
+    """Return the entry at a dotted path of nested objects, checked for its type.
+
+    >>> take({"secret": {"arn": "arn:…"}}, "secret.arn", str)
+    'arn:…'
+
+    Raises:
+        InvalidStepInput: if it is absent or of another type; names the path, not the value.
+
+    """
+    found = value
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, kind):
+        message = f'The input of the step needs "{path}", {_KIND_NAMES[kind]}.'
+        raise InvalidStepInput(message)
+    return found
+
+
+def take_strings(value: Any, path: str) -> tuple[str, ...]:
+    """Return the list of strings at a dotted path.
+
+    Raises:
+        InvalidStepInput: if it is not one.
+
+    """
+    found = take(value, path, list)
+    if not all(isinstance(item, str) for item in found):
+        message = f'The input of the step needs "{path}", a list of strings.'
+        raise InvalidStepInput(message)
+    return tuple(found)

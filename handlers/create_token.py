@@ -1,0 +1,137 @@
+"""Bring Consul in line with the secret of a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from handlers.clients.consul import ConsulClient, Json
+from handlers.clients.consul_connection import consul
+from handlers.clients.secrets_manager import SecretsManager
+from handlers.core import environment, names
+from handlers.core.errors import (
+    ConsulObjectExists,
+    ConsulPermissionDenied,
+    ForeignObject,
+    SecretNameCollision,
+)
+from handlers.core.step import step
+from handlers.core.step_input import take, take_strings
+from handlers.core.token_secret import TokenIds
+
+_HIDDEN = "<hidden>"  # what Consul shows of a secret ID to a caller with acl:read only
+
+
+@step
+def handler(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Make Consul's token what the secret and the description of the token say.
+
+    Absent: created with the secret's IDs. Other policies, identities or description: updated. The
+    same accessor ID with another secret ID: replaced. A token is ours if its description carries
+    our cluster's line, or if it is the very token in our secret.
+
+    Input::
+
+        {"secret": {"arn": …, "version_id": …},
+         "token": {"description": …, "service_identities": [name, …], "policies": [name, …]}}
+
+    Result: `{"change": "created" | "updated" | "replaced" | "none"}`.
+
+    Raises:
+        ForeignObject: if the accessor ID belongs to a token that is not ours.
+        SecretNameCollision: if it belongs to our token of another service.
+        InvalidSecret: if the secret's version holds no pair of IDs.
+
+    """
+    arn = take(state, "secret.arn", str)
+    version = SecretsManager().version(arn, take(state, "secret.version_id", str))
+    ids = TokenIds.require(version.value, where=f"The secret {arn}")
+    wanted: Json = {
+        "AccessorID": ids.accessor_id,
+        "SecretID": ids.secret_id,
+        "Description": take(state, "token.description", str),
+        "Policies": [{"Name": name} for name in take_strings(state, "token.policies")],
+        "ServiceIdentities": [
+            {"ServiceName": name} for name in take_strings(state, "token.service_identities")
+        ],
+    }
+    client = consul()
+    existing = client.read_token(ids.accessor_id)
+    if existing is None:
+        try:
+            client.create_token(wanted)
+        except ConsulObjectExists:
+            # Another execution was faster: then the token is there now. Otherwise it is the
+            # secret ID that another token has.
+            existing = client.read_token(ids.accessor_id)
+            if existing is None:
+                message = (
+                    f"The token in the secret {arn} is in use in Consul under another accessor "
+                    "ID. Put {} into the secret to have new IDs made."
+                )
+                raise ForeignObject(message) from None
+        else:
+            return {"change": "created"}
+    return {"change": _bring_in_line(client, existing, wanted, secret_arn=arn)}
+
+
+def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret_arn: str) -> str:
+    accessor_id = wanted["AccessorID"]
+    if existing.get("SecretID") == _HIDDEN:
+        message = "The controller's token may read ACL tokens but not write them. Give it acl:write."
+        raise ConsulPermissionDenied(message)
+    same_secret_id = existing.get("SecretID") == wanted["SecretID"]
+    _check_owner(existing, wanted, same_secret_id=same_secret_id, secret_arn=secret_arn)
+    if not same_secret_id:
+        # Consul refuses to change a secret ID, so the token has to be made again. A crash in
+        # between leaves an absent token, which the next execution creates.
+        client.delete_token(accessor_id)
+        client.create_token(wanted)
+        return "replaced"
+    if _content(existing) == _content(wanted):
+        return "none"
+    # Consul refuses an update that changes these two. All else that is left out is dropped, such
+    # as roles that somebody attached.
+    kept = {key: existing[key] for key in ("Local", "ExpirationTime") if existing.get(key)}
+    client.update_token(accessor_id, wanted | kept)
+    return "updated"
+
+
+def _check_owner(
+    existing: Json, wanted: Json, *, same_secret_id: bool, secret_arn: str
+) -> None:
+    description = existing.get("Description") or ""
+    own_cluster_arn = environment.required(environment.CLUSTER_ARN)
+    owner = names.owning_cluster(description)
+    accessor_id = wanted["AccessorID"]
+    if owner != own_cluster_arn and (owner is not None or not same_secret_id):
+        whose = f"belongs to the cluster {owner}" if owner else "is not ours"
+        message = (
+            f"The accessor ID {accessor_id} in the secret {secret_arn} is that of a Consul token "
+            f"that {whose}. Give each cluster a secrets.prefix of its own, or put {{}} into the "
+            "secret to have new IDs made."
+        )
+        raise ForeignObject(message)
+    service = names.described_service(wanted["Description"])
+    other = names.described_service(description)
+    if service is not None and other is not None and service != other:
+        message = (
+            f'The secret {secret_arn} is to hold the token of the service "{service}", but holds '
+            f'that of "{other}". Two services must not share a secret: give one of them another '
+            "name, or each controller a secrets.prefix of its own."
+        )
+        raise SecretNameCollision(message)
+
+
+def _content(token: Json) -> tuple[Any, ...]:
+    """Return what of a token is ours to decide, in comparable form."""
+    return (
+        token.get("Description"),
+        {link.get("Name") for link in token.get("Policies") or []},
+        {
+            (identity.get("ServiceName"), tuple(identity.get("Datacenters") or []))
+            for identity in token.get("ServiceIdentities") or []
+        },
+        bool(token.get("NodeIdentities")),
+        bool(token.get("Roles")),
+    )

@@ -1,0 +1,61 @@
+"""CloudFormation wants a workflow to run as part of a deployment: start it.
+
+The handler of the custom resource `Custom::WorkflowRun`. It does not wait: the workflow
+DeploymentRun runs the wanted one, and `answer_cloudformation` reports how that ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from handlers.clients import aws
+from handlers.clients.cloudformation import CustomResourceRequest
+from handlers.core import environment
+from handlers.core.errors import StepError
+from handlers.core.step import logger, step
+from handlers.core.step_input import take
+
+
+@step
+def handler(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Take CloudFormation's request for the custom resource.
+
+    Properties: `StateMachineArn`; `Input`, JSON text; and any others, whose change makes the
+    workflow run again. On Delete there is nothing to undo.
+    """
+    request = CustomResourceRequest.from_event(event)
+    if event.get("RequestType") == "Delete":
+        request.answer(failure=None)
+        return {"started": False}
+    try:
+        _start(request, take(event, "ResourceProperties", dict))
+    except StepError as error:
+        # CloudFormation would wait for an answer until its time-out. The error is not raised:
+        # Lambda would deliver the request again, and start a run that nobody waits for.
+        logger.warning("The run was not started", extra={"error": type(error).__name__})
+        request.answer(failure=f"{type(error).__name__}: {error}")
+        return {"started": False}
+    return {"started": True}
+
+
+def _start(request: CustomResourceRequest, properties: Mapping[str, Any]) -> None:
+    state = {
+        "request": request.to_state(),
+        "state_machine_arn": take(properties, "StateMachineArn", str),
+        "input": json.loads(take(properties, "Input", str)),
+    }
+    with aws.translated_errors("Starting the workflow DeploymentRun"):
+        try:
+            aws.client("stepfunctions").start_execution(
+                stateMachineArn=environment.required(environment.DEPLOYMENT_RUN_ARN),
+                # The request's ID, so that a request that is delivered again starts nothing new.
+                name=request.request_id,
+                input=json.dumps(state),
+            )
+        except ClientError as error:
+            if aws.error_code(error) != "ExecutionAlreadyExists":
+                raise

@@ -1,0 +1,80 @@
+"""Make sure that a secret holds the two IDs of a token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from handlers.clients.secrets_manager import SecretsManager, SecretVersion
+from handlers.core import environment
+from handlers.core.errors import InvalidConfiguration
+from handlers.core.step import step
+from handlers.core.step_input import take
+from handlers.core.token_secret import TokenIds
+
+
+@step
+def handler(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave valid IDs alone; write new ones, as the pending version, where there are none.
+
+    Input: `{"secret": {"id": name or ARN, "description": …, "tags": {…}}}`. With a description and
+    tags the secret is created if it is absent; without, it has to exist.
+
+    Result::
+
+        {"arn": …, "version_id": …,      # the version that holds the IDs
+         "replaces_version_id": …,       # the version that was current when it was written
+         "accessor_id": …,
+         "public": bool}                 # whether it is the one that tasks pull
+
+    Raises:
+        InvalidSecret: if the secret holds something else; nothing is overwritten.
+        SecretMarkedForDeletion: if the secret is in its recovery window.
+
+    """
+    secret_id = take(state, "secret.id", str)
+    secrets = SecretsManager()
+    current = secrets.current(secret_id)
+    if current is None:
+        current = _create(secrets, secret_id, take(state, "secret", dict))
+    where = f"The secret {secret_id}"
+    ids = TokenIds.parse(current.value, where=where)
+    if ids is not None:
+        return _result(current, ids, replaces=current)
+    # Stored before the token is made, so that a crash in between is finished by whoever comes next.
+    pending = secrets.write_ahead(current, lambda: TokenIds.new().to_secret_string())
+    ids = TokenIds.require(pending.value, where=f"{where}, pending version {pending.version_id}")
+    return _result(pending, ids, replaces=current)
+
+
+def _create(secrets: SecretsManager, secret_id: str, wanted: Mapping[str, Any]) -> SecretVersion:
+    if "description" not in wanted:
+        return secrets.initialize(secret_id)
+    return secrets.create_empty(
+        secret_id,
+        description=take(wanted, "description", str),
+        tags=_configured_tags() | take(wanted, "tags", dict),
+    )
+
+
+def _result(
+    version: SecretVersion, ids: TokenIds, *, replaces: SecretVersion
+) -> dict[str, Any]:
+    return {
+        "arn": version.arn,
+        "version_id": version.version_id,
+        "replaces_version_id": replaces.version_id,
+        "accessor_id": ids.accessor_id,
+        "public": version.version_id == replaces.version_id,
+    }
+
+
+def _configured_tags() -> dict[str, str]:
+    value = environment.optional(environment.SECRET_TAGS) or "{}"
+    try:
+        tags: dict[str, str] = json.loads(value)
+    except ValueError:
+        message = f"The environment variable {environment.SECRET_TAGS} is not JSON."
+        raise InvalidConfiguration(message) from None
+    return tags

@@ -1,0 +1,1 @@
+"""CDK constructs: functions, permissions, encryption, logs, and what starts the workflows."""

@@ -1,0 +1,377 @@
+"""The ACL controller: everything that gives the tasks of one ECS cluster their Consul tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import ArnFormat, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from handlers.core import environment, names
+from infrastructure.handler_function import HandlerFunction, Network
+from infrastructure.lambda_asset import lambda_asset
+from infrastructure.workflow_runs import WorkflowRuns
+from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
+from workflows.task_provisioning import TaskProvisioning
+from workflows.token_states import TokenHandlers
+
+_READ = ["secretsmanager:GetSecretValue"]
+_WRITE_AHEAD = ["secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"]
+_PUBLISH = ["secretsmanager:DescribeSecret", "secretsmanager:UpdateSecretVersionStage"]
+_CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
+
+
+class AclController(Construct):
+    """Provisions Consul ACL tokens for the mesh tasks of an ECS cluster.
+
+    You get: the workflows ClusterBootstrap and TaskProvisioning with their handlers; an EventBridge
+    rule that starts TaskProvisioning for every task that starts; the secrets of the bootstrap
+    token, the controller's and the consul-client containers' token; and ClusterBootstrap as a part
+    of every deployment, which fails if it fails.
+
+    Args:
+        scope: the construct that it belongs to.
+        construct_id: its ID there.
+        cluster: the ECS cluster. One controller a cluster.
+        secret_prefix: begins the names of the secrets; unique for each cluster.
+        consul_http_address: such as `https://consul.example.com:8501`.
+        consul_datacenter: the datacenter that must be there.
+        bootstrap_token_secret: holds a management token, or `{}` to have the ACL system
+            bootstrapped. Default: one is made, and kept when the stack is deleted.
+        ca_secret: the PEM of the private CA of Consul's certificate. Default: public CAs.
+        anonymous_policy: whether requests without a token may read nodes and services.
+        service_rules: extra ACL rules, HCL, by service name. Default: none.
+        network: where the handlers that talk to Consul run. Default: outside any VPC.
+        log_retention: how long logs are kept. Default: 30 days.
+        secret_tags: tags for the secrets that the workflows create. Default: our own only.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - flat, as CDK constructs are
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        cluster: ecs.ICluster,
+        secret_prefix: str,
+        consul_http_address: str,
+        consul_datacenter: str = "dc1",
+        bootstrap_token_secret: secretsmanager.ISecret | None = None,
+        ca_secret: secretsmanager.ISecret | None = None,
+        anonymous_policy: bool = True,
+        service_rules: Mapping[str, str] | None = None,
+        network: Network | None = None,
+        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
+        secret_tags: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._cluster = cluster
+        self._prefix = secret_prefix
+        self._ca_secret = ca_secret
+        self._network = network
+        self._log_retention = log_retention
+        asset = lambda_asset()
+        self._code = lambda_.Code.from_asset(str(asset))
+        self._consul_environment = {
+            environment.CONSUL_HTTP_ADDR: consul_http_address,
+            environment.CONSUL_DATACENTER: consul_datacenter,
+            environment.CLUSTER_ARN: cluster.cluster_arn,
+        } | ({environment.CONSUL_CA_SECRET_ARN: ca_secret.secret_arn} if ca_secret else {})
+
+        self.bootstrap_token_secret = bootstrap_token_secret or self._secret(
+            "BootstrapTokenSecret",
+            names.bootstrap_secret_name(secret_prefix),
+            "Management token of Consul's ACL system",
+            # Consul stays bootstrapped when the stack goes, and this is the only copy.
+            RemovalPolicy.RETAIN,
+        )
+        self.controller_token_secret = self._secret(
+            "ControllerTokenSecret",
+            names.controller_secret_name(secret_prefix),
+            "Consul token of the ACL controller",
+            RemovalPolicy.DESTROY,
+        )
+        self.client_token_secret = self._secret(
+            "ClientTokenSecret",
+            names.client_secret_name(secret_prefix),
+            "Consul token of the consul-client containers",
+            RemovalPolicy.DESTROY,
+        )
+        # The secrets of all services, and the two above, which share their prefix.
+        self._token_secrets = Stack.of(self).format_arn(
+            service="secretsmanager",
+            resource="secret",
+            resource_name=f"{secret_prefix}-*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+
+        tokens = self._token_handlers(secret_tags or {})
+        self.cluster_bootstrap = ClusterBootstrap(
+            self,
+            "ClusterBootstrap",
+            handlers=self._bootstrap_handlers(tokens),
+            cluster_arn=cluster.cluster_arn,
+            secret_prefix=secret_prefix,
+            controller_secret=self.controller_token_secret,
+            client_secret=self.client_token_secret,
+            anonymous_policy=anonymous_policy,
+            log_group=self._log_group("ClusterBootstrapLogs"),
+        ).state_machine
+        self.task_provisioning = TaskProvisioning(
+            self,
+            "TaskProvisioning",
+            check_tags=self._check_tags(),
+            create_policy=self._create_policy("CreatePolicy", self.controller_token_secret),
+            token_handlers=tokens,
+            service_rules=service_rules or {},
+            log_group=self._log_group("TaskProvisioningLogs"),
+        ).state_machine
+        self.dead_letter_queue = self._dead_letter_queue()
+        self._start_on_task_events()
+        self.workflow_runs = WorkflowRuns(
+            self,
+            "WorkflowRuns",
+            workflows=[self.cluster_bootstrap],
+            code=self._code,
+            log_retention=log_retention,
+            log_group=self._log_group("DeploymentRunLogs"),
+        )
+        self.workflow_runs.run(
+            self,
+            "BootstrapOnDeploy",
+            workflow=self.cluster_bootstrap,
+            workflow_input={},
+            rerun_when_changed={
+                "CodeDigest": asset.stem,
+                "ConsulHttpAddress": consul_http_address,
+                "ConsulDatacenter": consul_datacenter,
+                "BootstrapTokenSecretArn": self.bootstrap_token_secret.secret_arn,
+                "ControllerTokenSecretArn": self.controller_token_secret.secret_arn,
+                "ClientTokenSecretArn": self.client_token_secret.secret_arn,
+            },
+        )
+
+    # --- what starts the workflows -------------------------------------------------------------
+
+    def _dead_letter_queue(self) -> sqs.Queue:
+        return sqs.Queue(
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+        )
+
+    def _start_on_task_events(self) -> None:
+        """Start TaskProvisioning for every task of the cluster that begins its life."""
+        rule = events.Rule(
+            self,
+            "TaskStarts",
+            description=f"A task starts: make sure of its Consul token ({self._prefix})",
+            event_pattern=events.EventPattern(
+                source=["aws.ecs"],
+                detail_type=["ECS Task State Change"],
+                detail={
+                    "clusterArn": [self._cluster.cluster_arn],
+                    "desiredStatus": ["RUNNING"],
+                    # A task with its own network interface begins with PROVISIONING, any other
+                    # with PENDING. Either event alone is enough.
+                    "lastStatus": ["PROVISIONING", "PENDING"],
+                },
+            ),
+        )
+        detail = ("clusterArn", "taskArn", "lastStatus", "desiredStatus", "version")
+        rule.add_target(
+            targets.SfnStateMachine(
+                self.task_provisioning,
+                # Only what helps to understand an execution. Whole events have the overrides of
+                # RunTask in them, environment variables included, and executions can be read by
+                # more people than those.
+                input=events.RuleTargetInput.from_object(
+                    {
+                        "id": events.EventField.event_id,
+                        "time": events.EventField.time,
+                        "detail": {
+                            key: events.EventField.from_path(f"$.detail.{key}") for key in detail
+                        },
+                    }
+                ),
+                dead_letter_queue=self.dead_letter_queue,
+                # EventBridge's most; a task that is still there after a day has long failed.
+                retry_attempts=185,
+                max_event_age=Duration.hours(24),
+            )
+        )
+
+    # --- the steps -----------------------------------------------------------------------------
+
+    def _token_handlers(self, secret_tags: Mapping[str, str]) -> TokenHandlers:
+        store = self._handler(
+            "StoreSecret",
+            "store_secret",
+            variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))},
+            statements=[_allow([*_READ, *_WRITE_AHEAD, *_CREATE], self._token_secrets)],
+        )
+        publish = self._handler(
+            "PublishSecret",
+            "publish_secret",
+            statements=[_allow(_PUBLISH, self._token_secrets)],
+        )
+        create = self._consul_handler(
+            "CreateToken",
+            "create_token",
+            token_secret=self.controller_token_secret,
+            statements=[_allow(_READ, self._token_secrets)],
+        )
+        return TokenHandlers(store_secret=store, create_token=create, publish_secret=publish)
+
+    def _bootstrap_handlers(self, tokens: TokenHandlers) -> BootstrapHandlers:
+        """Make the steps that may use the management token. TaskProvisioning has none of them."""
+        return BootstrapHandlers(
+            check_consul=self._consul_handler("CheckConsul", "check_consul"),
+            bootstrap_acls=self._consul_handler(
+                "BootstrapAcls",
+                "bootstrap_acls",
+                token_secret=self.bootstrap_token_secret,
+                statements=[
+                    _allow(
+                        sorted({*_WRITE_AHEAD, *_PUBLISH}),
+                        self.bootstrap_token_secret.secret_arn,
+                    )
+                ],
+                # Longer than the step waits for Consul to finish a bootstrap.
+                timeout=Duration.seconds(120),
+            ),
+            create_policy=self._create_policy("CreateBootstrapPolicies", self.bootstrap_token_secret),
+            controller_token=TokenHandlers(
+                store_secret=tokens.store_secret,
+                create_token=self._consul_handler(
+                    "CreateControllerToken",
+                    "create_token",
+                    token_secret=self.bootstrap_token_secret,
+                    statements=[_allow(_READ, self.controller_token_secret.secret_arn)],
+                ),
+                publish_secret=tokens.publish_secret,
+            ),
+            client_token=tokens,
+        )
+
+    def _create_policy(
+        self, construct_id: str, token_secret: secretsmanager.ISecret
+    ) -> lambda_.Function:
+        return self._consul_handler(construct_id, "create_policy", token_secret=token_secret)
+
+    def _check_tags(self) -> lambda_.Function:
+        own_secrets = [
+            names.bootstrap_secret_name(self._prefix),
+            names.controller_secret_name(self._prefix),
+            names.client_secret_name(self._prefix),
+            self.bootstrap_token_secret.secret_name,
+            *([self._ca_secret.secret_name] if self._ca_secret else []),
+        ]
+        return self._handler(
+            "CheckTags",
+            "check_tags",
+            variables={
+                environment.CLUSTER_ARN: self._cluster.cluster_arn,
+                environment.SECRET_PREFIX: self._prefix,
+                environment.RESERVED_SECRET_NAMES: ",".join(dict.fromkeys(own_secrets)),
+            },
+            statements=[
+                _allow(
+                    ["ecs:DescribeTasks"],
+                    Stack.of(self).format_arn(
+                        service="ecs",
+                        resource="task",
+                        resource_name=f"{self._cluster.cluster_name}/*",
+                    ),
+                )
+            ],
+        )
+
+    def _consul_handler(  # noqa: PLR0913 - what differs between these steps
+        self,
+        construct_id: str,
+        step: str,
+        *,
+        token_secret: secretsmanager.ISecret | None = None,
+        statements: Sequence[iam.PolicyStatement] = (),
+        timeout: Duration | None = None,
+    ) -> lambda_.Function:
+        """Make a step that talks to Consul: with its address, its CA, and a token to use."""
+        variables = dict(self._consul_environment)
+        readable = [self._ca_secret.secret_arn] if self._ca_secret else []
+        if token_secret is not None:
+            variables[environment.CONSUL_TOKEN_SECRET_ARN] = token_secret.secret_arn
+            readable.append(token_secret.secret_arn)
+        return self._handler(
+            construct_id,
+            step,
+            variables=variables,
+            statements=[*([_allow(_READ, *readable)] if readable else []), *statements],
+            network=self._network,
+            timeout=timeout,
+        )
+
+    def _handler(  # noqa: PLR0913 - what differs between the steps
+        self,
+        construct_id: str,
+        step: str,
+        *,
+        variables: Mapping[str, str] | None = None,
+        statements: Sequence[iam.PolicyStatement] = (),
+        network: Network | None = None,
+        timeout: Duration | None = None,
+    ) -> lambda_.Function:
+        return HandlerFunction(
+            self,
+            construct_id,
+            step=step,
+            code=self._code,
+            environment=variables or {},
+            statements=statements,
+            network=network,
+            timeout=timeout,
+            log_retention=self._log_retention,
+        ).function
+
+    # --- resources -----------------------------------------------------------------------------
+
+    def _secret(
+        self, construct_id: str, name: str, description: str, removal_policy: RemovalPolicy
+    ) -> secretsmanager.Secret:
+        """Make a secret that waits for its value, which no template ever has."""
+        secret = secretsmanager.Secret(
+            self,
+            construct_id,
+            secret_name=name,
+            description=description,
+            secret_object_value={},
+            removal_policy=removal_policy,
+        )
+        Tags.of(secret).add(names.CLUSTER_TAG, self._cluster.cluster_arn)
+        return secret
+
+    def _log_group(self, construct_id: str) -> logs.LogGroup:
+        return logs.LogGroup(
+            self,
+            construct_id,
+            # Step Functions finds its log groups through a resource policy of limited size, which
+            # all groups of this prefix share one entry of.
+            log_group_name=f"/aws/vendedlogs/states/{self._prefix}-{construct_id}",
+            retention=self._log_retention,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+
+
+def _allow(actions: Sequence[str], *resources: str) -> iam.PolicyStatement:
+    return iam.PolicyStatement(actions=list(actions), resources=list(resources))

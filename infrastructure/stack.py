@@ -1,0 +1,132 @@
+"""The stack that the settings describe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack, Tags
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from infrastructure.acl_controller import AclController
+from infrastructure.handler_function import Network
+from settings import NetworkSettings, Settings
+
+_DAYS = logs.RetentionDays
+_RETENTION = {
+    1: _DAYS.ONE_DAY,
+    3: _DAYS.THREE_DAYS,
+    5: _DAYS.FIVE_DAYS,
+    7: _DAYS.ONE_WEEK,
+    14: _DAYS.TWO_WEEKS,
+    30: _DAYS.ONE_MONTH,
+    60: _DAYS.TWO_MONTHS,
+    90: _DAYS.THREE_MONTHS,
+    120: _DAYS.FOUR_MONTHS,
+    150: _DAYS.FIVE_MONTHS,
+    180: _DAYS.SIX_MONTHS,
+    365: _DAYS.ONE_YEAR,
+    400: _DAYS.THIRTEEN_MONTHS,
+    545: _DAYS.EIGHTEEN_MONTHS,
+    731: _DAYS.TWO_YEARS,
+    1096: _DAYS.THREE_YEARS,
+    1827: _DAYS.FIVE_YEARS,
+    2192: _DAYS.SIX_YEARS,
+    2557: _DAYS.SEVEN_YEARS,
+    2922: _DAYS.EIGHT_YEARS,
+    3288: _DAYS.NINE_YEARS,
+    3653: _DAYS.TEN_YEARS,
+}
+
+
+class ConsulOnEcsStack(Stack):
+    """The ACL controller of one ECS cluster, made from a settings file.
+
+    Args:
+        scope: the app.
+        construct_id: the stack's name.
+        settings: what `settings.load_settings` returned.
+        **kwargs: further properties of the stack.
+
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: Settings, **kwargs: Any
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        consul = settings.consul
+        self.controller = AclController(
+            self,
+            "AclController",
+            cluster=self._cluster(settings),
+            secret_prefix=settings.secrets.prefix,
+            consul_http_address=consul.http_address,
+            consul_datacenter=consul.datacenter,
+            bootstrap_token_secret=self._secret(
+                "BootstrapToken", consul.bootstrap_token_secret_arn
+            ),
+            ca_secret=self._secret("ConsulCa", consul.ca_secret_arn),
+            anonymous_policy=consul.anonymous_policy,
+            service_rules={name: service.rules for name, service in settings.services.items()},
+            network=self._network(settings.network),
+            log_retention=_RETENTION[settings.log_retention_days],
+            secret_tags=settings.tags,
+        )
+        for key, value in settings.tags.items():
+            Tags.of(self).add(key, value)
+        self._outputs()
+
+    def _cluster(self, settings: Settings) -> ecs.ICluster:
+        arn = settings.ecs.cluster
+        if not settings.ecs.is_arn:
+            arn = self.format_arn(
+                service="ecs", resource="cluster", resource_name=settings.ecs.cluster
+            )
+        return ecs.Cluster.from_cluster_arn(self, "Cluster", arn)
+
+    def _secret(self, construct_id: str, arn: str | None) -> secretsmanager.ISecret | None:
+        if arn is None:
+            return None
+        return secretsmanager.Secret.from_secret_complete_arn(self, construct_id, arn)
+
+    def _network(self, network: NetworkSettings | None) -> Network | None:
+        if network is None:
+            return None
+        return Network(
+            # Only its ID is needed; nothing looks anything up while synthesizing.
+            vpc=ec2.Vpc.from_vpc_attributes(
+                self, "Vpc", vpc_id=network.vpc_id, availability_zones=["unused"]
+            ),
+            subnets=ec2.SubnetSelection(
+                subnets=[
+                    ec2.Subnet.from_subnet_id(self, f"Subnet{index}", subnet_id)
+                    for index, subnet_id in enumerate(network.subnet_ids)
+                ]
+            ),
+            security_groups=[
+                ec2.SecurityGroup.from_security_group_id(
+                    self, f"SecurityGroup{index}", group_id, mutable=False
+                )
+                for index, group_id in enumerate(network.security_group_ids)
+            ],
+        )
+
+    def _outputs(self) -> None:
+        controller = self.controller
+        outputs = {
+            "ClusterBootstrapArn": controller.cluster_bootstrap.state_machine_arn,
+            "TaskProvisioningArn": controller.task_provisioning.state_machine_arn,
+            "DeadLetterQueueUrl": controller.dead_letter_queue.queue_url,
+        }
+        for name, secret in (
+            ("BootstrapToken", controller.bootstrap_token_secret),
+            ("ControllerToken", controller.controller_token_secret),
+            ("ClientToken", controller.client_token_secret),
+        ):
+            outputs[f"{name}SecretArn"] = secret.secret_arn
+            outputs[f"{name}SecretName"] = secret.secret_name
+        for key, value in outputs.items():
+            CfnOutput(self, key, value=value)

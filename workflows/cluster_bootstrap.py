@@ -1,0 +1,196 @@
+"""ClusterBootstrap: what has to be in Consul before any task can be provisioned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aws_cdk import Duration
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from handlers.core import names
+from handlers.core.errors import ConsulAlreadyBootstrapped
+from workflows.retries import UNTIL_CONSUL_IS_UP, Patience
+from workflows.steps import Failures, step
+from workflows.token_states import TokenHandlers, TokenStates
+from workflows.workflow import state_machine
+
+_ANOTHER_RUN = Patience(first_wait=5, longest_wait=20, attempts=3)
+"""Half a minute: another execution that has bootstrapped an old server stores the token."""
+
+
+@dataclass(frozen=True)
+class BootstrapHandlers:
+    """The handlers of the steps. All but the client's authenticate with the management token."""
+
+    check_consul: lambda_.IFunction
+    bootstrap_acls: lambda_.IFunction
+    create_policy: lambda_.IFunction
+    controller_token: TokenHandlers
+    client_token: TokenHandlers
+
+
+class ClusterBootstrap(Construct):
+    """The workflow that a deployment runs. It may run any number of times.
+
+    Args:
+        scope: the construct that it belongs to.
+        construct_id: its ID there.
+        handlers: the steps.
+        cluster_arn: marks what we make in Consul as ours.
+        secret_prefix: begins the names of the policies.
+        controller_secret: gets the token that the controller works with from then on.
+        client_secret: gets the token that all consul-client containers share.
+        anonymous_policy: whether requests without a token may read nodes and services.
+        log_group: where the state machine logs.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of the workflow
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        handlers: BootstrapHandlers,
+        cluster_arn: str,
+        secret_prefix: str,
+        controller_secret: secretsmanager.ISecret,
+        client_secret: secretsmanager.ISecret,
+        anonymous_policy: bool,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._failures = Failures(self)
+        self._create_policy = handlers.create_policy
+        self._cluster_arn = cluster_arn
+
+        wait = step(
+            self,
+            "Wait for Consul",
+            function=handlers.check_consul,
+            payload={},
+            result_path="$.consul",
+            comment="A leader is elected and the ACL system answers.",
+            patience=UNTIL_CONSUL_IS_UP,
+        )
+        management = step(
+            self,
+            "Make sure of a management token",
+            function=handlers.bootstrap_acls,
+            payload={},
+            result_path="$.management",
+            comment="Takes the one in the bootstrap secret, or bootstraps a new ACL system.",
+        )
+        _ANOTHER_RUN.apply(management, [ConsulAlreadyBootstrapped.__name__])
+        for state in (wait, management):
+            self._failures.catch_all(state)
+
+        policies: list[sfn.TaskStateBase] = [
+            self._policy(
+                "controller",
+                {
+                    "name": names.controller_policy_name(secret_prefix),
+                    "description": self._ours(names.CONTROLLER_POLICY_DESCRIPTION),
+                    "rules": names.CONTROLLER_POLICY_RULES,
+                },
+            ),
+            self._policy(
+                "client",
+                {
+                    "name": names.client_policy_name(secret_prefix),
+                    "description": self._ours(names.CLIENT_POLICY_DESCRIPTION),
+                    "rules": names.CLIENT_POLICY_RULES,
+                    # What HashiCorp's controller made before us says only this.
+                    "adopt": names.CLIENT_POLICY_DESCRIPTION,
+                },
+            ),
+        ]
+        if anonymous_policy:
+            policies.append(
+                self._policy(
+                    "anonymous",
+                    {
+                        "name": names.ANONYMOUS_POLICY_NAME,
+                        "description": names.ANONYMOUS_POLICY_DESCRIPTION,
+                        "rules": names.ANONYMOUS_POLICY_RULES,
+                        # One for the whole datacenter, whoever makes it.
+                        "shared": True,
+                        "attach_to": names.ANONYMOUS_TOKEN_ACCESSOR_ID,
+                    },
+                )
+            )
+        controller = self._token(
+            "controller",
+            handlers=handlers.controller_token,
+            secret=controller_secret,
+            description=names.CONTROLLER_TOKEN_DESCRIPTION,
+            policy=names.controller_policy_name(secret_prefix),
+        )
+        client = self._token(
+            "client",
+            handlers=handlers.client_token,
+            secret=client_secret,
+            description=names.CLIENT_TOKEN_DESCRIPTION,
+            policy=names.client_policy_name(secret_prefix),
+        )
+
+        sequence = [wait, management, *policies, controller.store, controller.create]
+        for state, following in zip(sequence, sequence[1:], strict=False):
+            state.next(following)
+        controller.finish_with(client.store)
+        client.store.next(client.create)
+        client.finish_with(
+            sfn.Succeed(self, "Cluster ready", comment="Tasks can be provisioned from here on.")
+        )
+
+        self.state_machine = state_machine(
+            self,
+            start=wait,
+            comment="Prepares Consul for the mesh tasks of an ECS cluster.",
+            timeout=Duration.minutes(45),
+            log_group=log_group,
+        )
+
+    def _ours(self, text: str) -> str:
+        return names.with_cluster_line(text, self._cluster_arn)
+
+    def _policy(self, whose: str, policy: Mapping[str, Any]) -> sfn.TaskStateBase:
+        state = step(
+            self,
+            f"Create {whose} policy",
+            function=self._create_policy,
+            payload={"policy": dict(policy)},
+            result_path=f"$.{whose}_policy",
+            comment="Created, or brought in line.",
+        )
+        self._failures.catch_all(state)
+        return state
+
+    def _token(
+        self,
+        whose: str,
+        *,
+        handlers: TokenHandlers,
+        secret: secretsmanager.ISecret,
+        description: str,
+        policy: str,
+    ) -> TokenStates:
+        return TokenStates(
+            self,
+            whose,
+            handlers=handlers,
+            failures=self._failures,
+            # The deployment makes this secret, so it needs no description or tags here.
+            secret={"id": secret.secret_arn},
+            token={
+                "description": self._ours(description),
+                "service_identities": [],
+                "policies": [policy],
+            },
+            results=f"$.{whose}",
+        )

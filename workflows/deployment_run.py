@@ -1,0 +1,120 @@
+"""DeploymentRun: CloudFormation runs a workflow, waits for it, and fails if it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from workflows.steps import step
+from workflows.workflow import state_machine
+
+# CloudFormation waits for 55 minutes (infrastructure/workflow_runs.py); it should hear before that
+# that a run takes too long. A run that is given up is stopped.
+_LONGEST_RUN = Duration.minutes(50)
+
+
+class DeploymentRun(Construct):
+    """The workflow between a custom resource and the workflow that a deployment is to run.
+
+    It reports every end of that one to CloudFormation: its success, its failure, its time-out, and
+    being stopped by hand.
+
+    Args:
+        scope: the construct that it belongs to.
+        construct_id: its ID there.
+        workflows: the state machines that it may run.
+        answer_cloudformation: tells CloudFormation how it ended.
+        log_group: where the state machine logs.
+
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        workflows: Sequence[sfn.IStateMachine],
+        answer_cloudformation: lambda_.IFunction,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        # A state of its own making: CDK's task wants to know the state machine at synthesis.
+        run = sfn.CustomState(
+            self,
+            "Run the workflow",
+            state_json={
+                "Type": "Task",
+                "Comment": "Waits until the workflow that the deployment wants has ended.",
+                "Resource": f"arn:{Stack.of(self).partition}:states:::states:startExecution.sync:2",
+                "Parameters": {
+                    "StateMachineArn.$": "$.state_machine_arn",
+                    "Input.$": "$.input",
+                    # The same name again is the same run.
+                    "Name.$": "$$.Execution.Name",
+                },
+                "ResultSelector": {"execution.$": "$.ExecutionArn", "status.$": "$.Status"},
+                "ResultPath": "$.run",
+                "TimeoutSeconds": _LONGEST_RUN.to_seconds(),
+            },
+        )
+        success = self._answer("Report success", answer_cloudformation, {})
+        failure = self._answer(
+            "Report failure",
+            answer_cloudformation,
+            {"failure": sfn.JsonPath.object_at("$.failure")},
+        )
+        run.next(success)
+        run.add_catch(failure, errors=[sfn.Errors.ALL], result_path="$.failure")
+        success.next(sfn.Succeed(self, "The deployment goes on"))
+        failure.next(
+            sfn.Fail(
+                self,
+                "The deployment fails",
+                error_path="$.failure.Error",
+                cause_path="$.failure.Cause",
+            )
+        )
+        self.state_machine = state_machine(
+            self,
+            start=run,
+            comment="Runs a workflow as a part of a CloudFormation deployment.",
+            timeout=Duration.minutes(54),
+            log_group=log_group,
+        )
+        for workflow in workflows:
+            workflow.grant_start_execution(self.state_machine)
+            workflow.grant_execution(
+                self.state_machine, "states:DescribeExecution", "states:StopExecution"
+            )
+        # How Step Functions learns that a nested execution has ended (developer guide, "IAM
+        # policies for nested workflows").
+        self.state_machine.add_to_role_policy(
+            iam.PolicyStatement(
+                actions=["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+                resources=[
+                    Stack.of(self).format_arn(
+                        service="events",
+                        resource="rule",
+                        resource_name="StepFunctionsGetEventsForStepFunctionsExecutionRule",
+                    )
+                ],
+            )
+        )
+
+    def _answer(
+        self, name: str, function: lambda_.IFunction, payload: dict[str, object]
+    ) -> sfn.TaskStateBase:
+        return step(
+            self,
+            name,
+            function=function,
+            payload={"request": sfn.JsonPath.object_at("$.request"), **payload},
+            result_path=sfn.JsonPath.DISCARD,
+            comment="CloudFormation waits for this.",
+        )

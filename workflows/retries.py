@@ -1,0 +1,65 @@
+"""Which errors a workflow waits out, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import Duration
+from aws_cdk import aws_stepfunctions as sfn
+
+from handlers.core.errors import Retryable, error_names
+
+PASSING_ERRORS: list[str] = [
+    *error_names(Retryable),
+    # Lambda's own. All steps are idempotent, so one that may have taken effect is repeated too.
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Runtime.ExitError",
+    "Sandbox.Timedout",
+    "States.Timeout",
+]
+"""Errors that waiting may help against."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a state waits for an error to pass, with full jitter between attempts.
+
+    Args:
+        first_wait: seconds before the second attempt, at most; doubled for each one after it.
+        longest_wait: seconds that one wait takes, at most.
+        attempts: how many times the state is tried again.
+
+    """
+
+    first_wait: int
+    longest_wait: int
+    attempts: int
+
+    @property
+    def budget_minutes(self) -> int:
+        """The sum of all waits, if chance makes each as long as it can be."""
+        waits = (min(self.first_wait * 2**i, self.longest_wait) for i in range(self.attempts))
+        return round(sum(waits) / 60)
+
+    def apply(self, state: sfn.TaskStateBase, errors: list[str]) -> None:
+        """Add the retry to a state."""
+        state.add_retry(
+            errors=errors,
+            interval=Duration.seconds(self.first_wait),
+            backoff_rate=2,
+            max_delay=Duration.seconds(self.longest_wait),
+            max_attempts=self.attempts,
+            jitter_strategy=sfn.JitterType.FULL,
+        )
+
+
+A_WHILE = Patience(first_wait=1, longest_wait=60, attempts=20)
+"""15 minutes: the restart of a Consul server, or a throttled hour's worst quarter."""
+
+UNTIL_CONSUL_IS_UP = Patience(first_wait=2, longest_wait=15, attempts=82)
+"""20 minutes: Consul servers that are made by the same deployment."""

@@ -1,0 +1,95 @@
+"""The states that all workflows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aws_cdk import Duration
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_stepfunctions as sfn
+from aws_cdk import aws_stepfunctions_tasks as tasks
+from constructs import Construct
+
+from handlers.core.step import EXECUTION_KEY
+from workflows.retries import A_WHILE, PASSING_ERRORS, Patience
+
+_FAILURE = "$.failure"
+
+
+class Failures:
+    """The ends of a workflow that went wrong: one Fail state for each kind of failure.
+
+    Each ends the execution with the error and the cause of the state that failed.
+    """
+
+    def __init__(self, scope: Construct) -> None:
+        self._scope = scope
+        self._gave_up = self._fail(
+            "Gave up waiting", "Consul, AWS or Lambda did not recover within the budget of retries."
+        )
+        self._operator = self._fail(
+            "Needs an operator", "Waiting does not help. The cause says what is wrong and where."
+        )
+
+    def catch_all(self, state: sfn.TaskStateBase) -> None:
+        """Send everything that a state does not survive to the right end."""
+        state.add_catch(self._gave_up, errors=PASSING_ERRORS, result_path=_FAILURE)
+        state.add_catch(self._operator, errors=[sfn.Errors.ALL], result_path=_FAILURE)
+
+    def kind(self, name: str, comment: str) -> sfn.Fail:
+        """Return one more end; use it with `catch` before `catch_all`."""
+        return self._fail(name, comment)
+
+    def catch(self, state: sfn.TaskStateBase, errors: list[str], end: sfn.Fail) -> None:
+        """Send some errors of a state to an end of their own."""
+        state.add_catch(end, errors=errors, result_path=_FAILURE)
+
+    def _fail(self, name: str, comment: str) -> sfn.Fail:
+        return sfn.Fail(
+            self._scope,
+            name,
+            comment=comment,
+            error_path=f"{_FAILURE}.Error",
+            cause_path=f"{_FAILURE}.Cause",
+        )
+
+
+def step(  # noqa: PLR0913 - the parts of a state
+    scope: Construct,
+    name: str,
+    *,
+    function: lambda_.IFunction,
+    payload: Mapping[str, Any],
+    result_path: str,
+    comment: str,
+    patience: Patience = A_WHILE,
+) -> tasks.LambdaInvoke:
+    """Return the state that runs a handler.
+
+    Args:
+        scope: the workflow.
+        name: the state's name: a short sentence, as the console shows it.
+        function: the handler.
+        payload: what the handler gets, besides the ARN of the execution.
+        result_path: where its result goes.
+        comment: what the state is for; the retries' budget is appended.
+        patience: for how long passing errors are waited out.
+
+    """
+    state = tasks.LambdaInvoke(
+        scope,
+        name,
+        lambda_function=function,
+        payload=sfn.TaskInput.from_object(
+            {EXECUTION_KEY: sfn.JsonPath.execution_id, **payload},
+        ),
+        payload_response_only=True,
+        result_path=result_path,
+        comment=f"{comment} Passing errors are retried for up to {patience.budget_minutes} minutes.",
+        # Longer than any function's own, whose end says more.
+        task_timeout=sfn.Timeout.duration(Duration.minutes(3)),
+        retry_on_service_exceptions=False,  # PASSING_ERRORS has them
+    )
+    patience.apply(state, PASSING_ERRORS)
+    return state

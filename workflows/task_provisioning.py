@@ -1,0 +1,115 @@
+"""TaskProvisioning: a task starts, and the token of its service is made sure of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import Duration
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from handlers.core.errors import (
+    InvalidEvent,
+    InvalidServiceName,
+    SecretNameCollision,
+    UnsupportedTenancy,
+)
+from workflows.steps import Failures, step
+from workflows.token_states import TokenHandlers, TokenStates
+from workflows.workflow import state_machine
+
+_TASK_IS_WRONG = [
+    error.__name__
+    for error in (InvalidEvent, InvalidServiceName, SecretNameCollision, UnsupportedTenancy)
+]
+
+
+class TaskProvisioning(Construct):
+    """The workflow that an ECS task event starts. It may run any number of times for one task.
+
+    Args:
+        scope: the construct that it belongs to.
+        construct_id: its ID there.
+        check_tags: decides whether the task is in the mesh, and which token it needs.
+        create_policy: makes the policy of a service with extra rules.
+        token_handlers: make the token.
+        service_rules: extra ACL rules, HCL, by service name.
+        log_group: where the state machine logs.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of the workflow
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        check_tags: lambda_.IFunction,
+        create_policy: lambda_.IFunction,
+        token_handlers: TokenHandlers,
+        service_rules: Mapping[str, str],
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        failures = Failures(self)
+        check = step(
+            self,
+            "Check tags",
+            function=check_tags,
+            payload={
+                "event": sfn.JsonPath.object_at("$"),
+                "service_rules": dict(service_rules),
+            },
+            result_path="$.task",
+            comment="Looks at the live task: events carry no tags, and may be old.",
+        )
+        failures.catch(
+            check,
+            _TASK_IS_WRONG,
+            failures.kind("The task is misconfigured", "The cause says what to change in the task."),
+        )
+        failures.catch_all(check)
+        token = TokenStates(
+            self,
+            "",
+            handlers=token_handlers,
+            failures=failures,
+            secret=sfn.JsonPath.object_at("$.task.secret"),
+            token=sfn.JsonPath.object_at("$.task.token"),
+            results="$",
+        )
+        policy = step(
+            self,
+            "Create policy",
+            function=create_policy,
+            payload={"policy": sfn.JsonPath.object_at("$.task.policy")},
+            result_path="$.policy",
+            comment="The settings give this service ACL rules of its own.",
+        )
+        failures.catch_all(policy)
+
+        check.next(
+            sfn.Choice(self, "Is it a mesh task?")
+            .when(sfn.Condition.boolean_equals("$.task.mesh", value=True), token.store)
+            .otherwise(
+                sfn.Succeed(self, "Not in the mesh", comment="The output's task.reason says why.")
+            )
+        )
+        token.store.next(
+            sfn.Choice(self, "Needs its own policy?")
+            .when(sfn.Condition.is_present("$.task.policy"), policy)
+            .otherwise(token.create)
+        )
+        policy.next(token.create)
+        token.finish_with(
+            sfn.Succeed(self, "Token ready", comment="The secret's token exists in Consul.")
+        )
+
+        self.state_machine = state_machine(
+            self,
+            start=check,
+            comment="Makes sure that the service of an ECS task has its Consul ACL token.",
+            timeout=Duration.hours(2),
+            log_group=log_group,
+        )
