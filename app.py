@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aws_cdk as cdk
 
+from infrastructure.lambda_asset import AssetError
 from infrastructure.stack import ConsulOnEcsStack
 from settings import Settings, SettingsError, load_settings
 
@@ -20,17 +21,25 @@ def make_app() -> None:
     """Synthesize the app into the directory that the CDK command line asks for."""
     app = cdk.App()
     settings = load_settings(ROOT / (app.node.try_get_context("settings") or "mesh.yaml"))
-    ConsulOnEcsStack(
+    add_stack(app, settings)
+    app.synth()
+
+
+def add_stack(app: cdk.App, settings: Settings) -> ConsulOnEcsStack:
+    """Make the stack that the settings describe.
+
+    Raises:
+        AssetError: if the file that the functions run cannot be built.
+
+    """
+    return ConsulOnEcsStack(
         app,
         stack_name(settings),
         settings=settings,
         description=f"Consul ACL tokens for the tasks of the ECS cluster {settings.ecs.cluster_name}",
         # A cluster's events stay in its account and region.
-        env=cdk.Environment(
-            account=settings.ecs.arn_account, region=settings.ecs.arn_region
-        ),
+        env=cdk.Environment(account=settings.ecs.arn_account, region=settings.ecs.arn_region),
     )
-    app.synth()
 
 
 def stack_name(settings: Settings) -> str:
@@ -41,5 +50,5 @@ def stack_name(settings: Settings) -> str:
 if __name__ == "__main__":
     try:
         make_app()
-    except SettingsError as error:
+    except (SettingsError, AssetError) as error:
         sys.exit(str(error))

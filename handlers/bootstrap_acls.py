@@ -21,7 +21,7 @@ def handler(_state: Mapping[str, Any]) -> dict[str, Any]:
     """Take the token in the bootstrap secret; if there is none, bootstrap the ACL system.
 
     The token is chosen and stored before Consul is asked to take it, so that a crash in between
-    loses nothing. Servers before Consul 1.15 choose one themselves, which is stored at once.
+    loses nothing. Older servers choose one themselves, which is stored at once.
 
     Result: `{"bootstrapped": bool}`: whether this call, or one that died, made the token.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from aws_cdk import ArnFormat, Duration, RemovalPolicy, Stack, Tags
 from aws_cdk import aws_ecs as ecs
@@ -87,22 +88,30 @@ class AclController(Construct):
             environment.CLUSTER_ARN: cluster.cluster_arn,
         } | ({environment.CONSUL_CA_SECRET_ARN: ca_secret.secret_arn} if ca_secret else {})
 
-        self.bootstrap_token_secret = bootstrap_token_secret or self._secret(
-            "BootstrapTokenSecret",
-            names.bootstrap_secret_name(secret_prefix),
-            "Management token of Consul's ACL system",
-            # Consul stays bootstrapped when the stack goes, and this is the only copy.
-            RemovalPolicy.RETAIN,
-        )
+        # The names are kept as they were given: CDK would take them from the ARNs, in the template.
+        self.controller_token_secret_name = names.controller_secret_name(secret_prefix)
+        self.client_token_secret_name = names.client_secret_name(secret_prefix)
+        if bootstrap_token_secret is not None:
+            self.bootstrap_token_secret = bootstrap_token_secret
+            self.bootstrap_token_secret_name = bootstrap_token_secret.secret_name
+        else:
+            self.bootstrap_token_secret_name = names.bootstrap_secret_name(secret_prefix)
+            self.bootstrap_token_secret = self._secret(
+                "BootstrapTokenSecret",
+                self.bootstrap_token_secret_name,
+                "Management token of Consul's ACL system",
+                # Consul stays bootstrapped when the stack goes, and this is the only copy.
+                RemovalPolicy.RETAIN,
+            )
         self.controller_token_secret = self._secret(
             "ControllerTokenSecret",
-            names.controller_secret_name(secret_prefix),
+            self.controller_token_secret_name,
             "Consul token of the ACL controller",
             RemovalPolicy.DESTROY,
         )
         self.client_token_secret = self._secret(
             "ClientTokenSecret",
-            names.client_secret_name(secret_prefix),
+            self.client_token_secret_name,
             "Consul token of the consul-client containers",
             RemovalPolicy.DESTROY,
         )
@@ -272,10 +281,9 @@ class AclController(Construct):
 
     def _check_tags(self) -> lambda_.Function:
         own_secrets = [
-            names.bootstrap_secret_name(self._prefix),
-            names.controller_secret_name(self._prefix),
-            names.client_secret_name(self._prefix),
-            self.bootstrap_token_secret.secret_name,
+            self.bootstrap_token_secret_name,
+            self.controller_token_secret_name,
+            self.client_token_secret_name,
             *([self._ca_secret.secret_name] if self._ca_secret else []),
         ]
         return self._handler(
@@ -284,7 +292,7 @@ class AclController(Construct):
             variables={
                 environment.CLUSTER_ARN: self._cluster.cluster_arn,
                 environment.SECRET_PREFIX: self._prefix,
-                environment.RESERVED_SECRET_NAMES: ",".join(dict.fromkeys(own_secrets)),
+                environment.RESERVED_SECRET_NAMES: ",".join(own_secrets),
             },
             statements=[
                 _allow(
@@ -349,15 +357,16 @@ class AclController(Construct):
     def _secret(
         self, construct_id: str, name: str, description: str, removal_policy: RemovalPolicy
     ) -> secretsmanager.Secret:
-        """Make a secret that waits for its value, which no template ever has."""
+        """Make a secret without a value: the workflows write it, and no template ever does."""
         secret = secretsmanager.Secret(
             self,
             construct_id,
             secret_name=name,
             description=description,
-            secret_object_value={},
             removal_policy=removal_policy,
         )
+        resource = cast("secretsmanager.CfnSecret", secret.node.default_child)
+        resource.generate_secret_string = None
         Tags.of(secret).add(names.CLUSTER_TAG, self._cluster.cluster_arn)
         return secret
 

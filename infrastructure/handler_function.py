@@ -34,7 +34,7 @@ class Network:
 
     vpc: ec2.IVpc
     subnets: ec2.SubnetSelection
-    security_groups: Sequence[ec2.ISecurityGroup] = ()
+    security_groups: Sequence[ec2.ISecurityGroup]
 
 
 class HandlerFunction(Construct):
@@ -100,7 +100,7 @@ class HandlerFunction(Construct):
             timeout=timeout or Duration.seconds(45),
             vpc=network.vpc if network else None,
             vpc_subnets=network.subnets if network else None,
-            security_groups=list(network.security_groups) or None if network else None,
+            security_groups=list(network.security_groups) if network else None,
         )
         # The policy has to be there before the first invocation.
         self.function.node.add_dependency(role)

@@ -96,8 +96,14 @@ def _download(directory: Path) -> None:
                 f"build needs a package index; later ones do not. pip said:\n{pip.stderr.strip()}"
             )
             raise AssetError(message)
-        Path(temporary).rename(directory)
-        Path(temporary).mkdir()  # for TemporaryDirectory to remove
+        try:
+            Path(temporary).rename(directory)
+        except OSError:
+            if not directory.exists():
+                raise
+            # Another process was faster, with the same wheels.
+        else:
+            Path(temporary).mkdir()  # for TemporaryDirectory to remove
 
 
 def _write(asset: Path, files: dict[str, bytes]) -> None:

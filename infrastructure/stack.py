@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import CfnOutput, Stack, Tags
+from aws_cdk import Annotations, CfnOutput, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
@@ -95,14 +95,15 @@ class ConsulOnEcsStack(Stack):
     def _network(self, network: NetworkSettings | None) -> Network | None:
         if network is None:
             return None
+        # Only its ID is needed; nothing looks anything up while synthesizing.
+        vpc = ec2.Vpc.from_vpc_attributes(
+            self, "Vpc", vpc_id=network.vpc_id, availability_zones=["unused"]
+        )
         return Network(
-            # Only its ID is needed; nothing looks anything up while synthesizing.
-            vpc=ec2.Vpc.from_vpc_attributes(
-                self, "Vpc", vpc_id=network.vpc_id, availability_zones=["unused"]
-            ),
+            vpc=vpc,
             subnets=ec2.SubnetSelection(
                 subnets=[
-                    ec2.Subnet.from_subnet_id(self, f"Subnet{index}", subnet_id)
+                    self._subnet(f"Subnet{index}", subnet_id)
                     for index, subnet_id in enumerate(network.subnet_ids)
                 ]
             ),
@@ -110,9 +111,28 @@ class ConsulOnEcsStack(Stack):
                 ec2.SecurityGroup.from_security_group_id(
                     self, f"SecurityGroup{index}", group_id, mutable=False
                 )
-                for index, group_id in enumerate(network.security_group_ids)
-            ],
+                for index, group_id in enumerate(network.security_group_ids or ())
+            ]
+            or [self._security_group(vpc)],
         )
+
+    def _subnet(self, construct_id: str, subnet_id: str) -> ec2.ISubnet:
+        subnet = ec2.Subnet.from_subnet_id(self, construct_id, subnet_id)
+        Annotations.of(subnet).acknowledge_warning(
+            "@aws-cdk/aws-ec2:noSubnetRouteTableId", "Functions need no route table's ID."
+        )
+        return subnet
+
+    def _security_group(self, vpc: ec2.IVpc) -> ec2.SecurityGroup:
+        """Make one group for all handlers in the VPC; its ID is what Consul's group has to let in."""
+        group = ec2.SecurityGroup(
+            self,
+            "HandlersSecurityGroup",
+            vpc=vpc,
+            description="Consul on ECS: the handlers that talk to Consul",
+        )
+        CfnOutput(self, "HandlersSecurityGroupId", value=group.security_group_id)
+        return group
 
     def _outputs(self) -> None:
         controller = self.controller
@@ -121,12 +141,20 @@ class ConsulOnEcsStack(Stack):
             "TaskProvisioningArn": controller.task_provisioning.state_machine_arn,
             "DeadLetterQueueUrl": controller.dead_letter_queue.queue_url,
         }
-        for name, secret in (
-            ("BootstrapToken", controller.bootstrap_token_secret),
-            ("ControllerToken", controller.controller_token_secret),
-            ("ClientToken", controller.client_token_secret),
+        for key, secret, name in (
+            (
+                "BootstrapToken",
+                controller.bootstrap_token_secret,
+                controller.bootstrap_token_secret_name,
+            ),
+            (
+                "ControllerToken",
+                controller.controller_token_secret,
+                controller.controller_token_secret_name,
+            ),
+            ("ClientToken", controller.client_token_secret, controller.client_token_secret_name),
         ):
-            outputs[f"{name}SecretArn"] = secret.secret_arn
-            outputs[f"{name}SecretName"] = secret.secret_name
+            outputs[f"{key}SecretArn"] = secret.secret_arn
+            outputs[f"{key}SecretName"] = name
         for key, value in outputs.items():
             CfnOutput(self, key, value=value)

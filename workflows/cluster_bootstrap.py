@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from aws_cdk import Duration
@@ -84,7 +85,10 @@ class ClusterBootstrap(Construct):
             function=handlers.bootstrap_acls,
             payload={},
             result_path="$.management",
-            comment="Takes the one in the bootstrap secret, or bootstraps a new ACL system.",
+            comment=(
+                "Takes the one in the bootstrap secret, or bootstraps a new ACL system. Another "
+                "execution that does so is waited for, half a minute."
+            ),
         )
         _ANOTHER_RUN.apply(management, [ConsulAlreadyBootstrapped.__name__])
         for state in (wait, management):
@@ -140,8 +144,8 @@ class ClusterBootstrap(Construct):
         )
 
         sequence = [wait, management, *policies, controller.store, controller.create]
-        for state, following in zip(sequence, sequence[1:], strict=False):
-            state.next(following)
+        for current, following in pairwise(sequence):
+            current.next(following)
         controller.finish_with(client.store)
         client.store.next(client.create)
         client.finish_with(

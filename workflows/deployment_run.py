@@ -50,7 +50,10 @@ class DeploymentRun(Construct):
             "Run the workflow",
             state_json={
                 "Type": "Task",
-                "Comment": "Waits until the workflow that the deployment wants has ended.",
+                "Comment": (
+                    "Waits until the workflow that the deployment wants has ended. Not retried: "
+                    "each of its steps retries, and whoever deploys decides about another run."
+                ),
                 "Resource": f"arn:{Stack.of(self).partition}:states:::states:startExecution.sync:2",
                 "Parameters": {
                     "StateMachineArn.$": "$.state_machine_arn",
@@ -71,14 +74,16 @@ class DeploymentRun(Construct):
         )
         run.next(success)
         run.add_catch(failure, errors=[sfn.Errors.ALL], result_path="$.failure")
-        success.next(sfn.Succeed(self, "The deployment goes on"))
+        unanswered = self._fail(
+            "CloudFormation got no answer", "It waits for one until its own time-out, then fails."
+        )
+        for answer in (success, failure):
+            answer.add_catch(unanswered, errors=[sfn.Errors.ALL], result_path="$.failure")
+        success.next(
+            sfn.Succeed(self, "The deployment goes on", comment="The workflow has succeeded.")
+        )
         failure.next(
-            sfn.Fail(
-                self,
-                "The deployment fails",
-                error_path="$.failure.Error",
-                cause_path="$.failure.Cause",
-            )
+            self._fail("The deployment fails", "The workflow has failed, and CloudFormation knows.")
         )
         self.state_machine = state_machine(
             self,
@@ -105,6 +110,15 @@ class DeploymentRun(Construct):
                     )
                 ],
             )
+        )
+
+    def _fail(self, name: str, comment: str) -> sfn.Fail:
+        return sfn.Fail(
+            self,
+            name,
+            comment=comment,
+            error_path="$.failure.Error",
+            cause_path="$.failure.Cause",
         )
 
     def _answer(

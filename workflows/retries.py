@@ -43,8 +43,10 @@ class Patience:
     @property
     def budget_minutes(self) -> int:
         """The sum of all waits, if chance makes each as long as it can be."""
-        waits = (min(self.first_wait * 2**i, self.longest_wait) for i in range(self.attempts))
-        return round(sum(waits) / 60)
+        seconds = 0
+        for attempt in range(self.attempts):
+            seconds += min(self.first_wait << attempt, self.longest_wait)
+        return round(seconds / 60)
 
     def apply(self, state: sfn.TaskStateBase, errors: list[str]) -> None:
         """Add the retry to a state."""

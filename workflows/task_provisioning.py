@@ -90,14 +90,22 @@ class TaskProvisioning(Construct):
         failures.catch_all(policy)
 
         check.next(
-            sfn.Choice(self, "Is it a mesh task?")
+            sfn.Choice(
+                self,
+                "Is it a mesh task?",
+                comment="It is, if its tag consul.hashicorp.com/mesh is exactly true.",
+            )
             .when(sfn.Condition.boolean_equals("$.task.mesh", value=True), token.store)
             .otherwise(
                 sfn.Succeed(self, "Not in the mesh", comment="The output's task.reason says why.")
             )
         )
         token.store.next(
-            sfn.Choice(self, "Needs its own policy?")
+            sfn.Choice(
+                self,
+                "Needs its own policy?",
+                comment="It does, if the settings give the service extra ACL rules.",
+            )
             .when(sfn.Condition.is_present("$.task.policy"), policy)
             .otherwise(token.create)
         )

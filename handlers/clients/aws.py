@@ -58,13 +58,13 @@ def client(service: str, *, attempts: int = 2) -> Any:
         retries={"mode": "standard", "total_max_attempts": attempts},
     )
     made = boto3.client(service, config=config)  # type: ignore[call-overload]
-    made.meta.events.register(f"before-send.{service}", _count)
+
+    def count(event_name: str, **_: object) -> None:
+        # The name of the service in it is another one: "secrets-manager".
+        remote_calls.count(f"{service}:{event_name.rpartition('.')[2]}")
+
+    made.meta.events.register(f"before-send.{service}", count)
     return made
-
-
-def _count(event_name: str, **_: object) -> None:
-    _, service, operation = event_name.split(".")
-    remote_calls.count(f"{service}:{operation}")
 
 
 @contextmanager

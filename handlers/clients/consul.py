@@ -163,8 +163,8 @@ class ConsulClient:
     def bootstrap(self, secret_id: str) -> str:
         """Bootstrap the ACL system, with a management token of our choice where Consul allows it.
 
-        Returns the secret ID of the management token: ours from Consul 1.15 on; one that the
-        server chose before.
+        Returns the secret ID of the management token: ours where Consul takes a BootstrapSecret
+        (hashicorp/consul#14437, 2023), else one that the server chose.
 
         Raises:
             ConsulAlreadyBootstrapped: if that was done before.
