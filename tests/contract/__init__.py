@@ -1,0 +1,1 @@
+"""Behaviour recorded from a real Consul, and what is held against it."""
