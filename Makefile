@@ -52,6 +52,10 @@ up: setup ## Run the app on this machine until Ctrl-C, for any AWS client
 test: setup ## Run the tests; ARGS="-k settings -x" chooses some
 	$(RUN) -m pytest $(ARGS)
 
+.PHONY: bench
+bench: setup ## Measure how long tasks wait for their tokens
+	$(RUN) -m bench.latency $(ARGS)
+
 .PHONY: coverage
 coverage: setup ## Run the tests and show the lines and branches that they miss
 	$(RUN) -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)

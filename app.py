@@ -36,7 +36,7 @@ def add_stack(app: cdk.App, settings: Settings) -> ConsulOnEcsStack:
         app,
         stack_name(settings),
         settings=settings,
-        description=f"Consul ACL tokens for the tasks of the ECS cluster {settings.ecs.cluster_name}",
+        description=f"Consul ACL tokens for the ECS cluster {settings.ecs.cluster_name}",
         # A cluster's events stay in its account and region.
         env=cdk.Environment(account=settings.ecs.arn_account, region=settings.ecs.arn_region),
     )

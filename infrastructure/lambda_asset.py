@@ -3,8 +3,8 @@
 Built from wheels with pinned hashes, and reproducible: the same sources give the same bytes on any
 machine, so that a deployment without a change changes nothing. The laptop runs the same file.
 
-`python -m infrastructure.lambda_asset` builds it, with network access for the wheels the first time;
-`make setup` does that.
+`python -m infrastructure.lambda_asset`, which `make setup` runs, builds it. Only the first build
+needs the network, for the wheels.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def _download(directory: Path) -> None:
         pip = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if pip.returncode != 0:
             message = (
-                f"The wheels of {REQUIREMENTS.relative_to(ROOT)} could not be downloaded. The first "
-                f"build needs a package index; later ones do not. pip said:\n{pip.stderr.strip()}"
+                f"The wheels of {REQUIREMENTS.relative_to(ROOT)} could not be downloaded. Only the "
+                "first build needs a package index: run `make setup` where one is. pip said:\n"
+                f"{pip.stderr.strip()}"
             )
             raise AssetError(message)
         try:
@@ -123,6 +124,6 @@ def _write(asset: Path, files: dict[str, bytes]) -> None:
 
 if __name__ == "__main__":
     try:
-        print(lambda_asset())
+        sys.stdout.write(f"{lambda_asset()}\n")
     except AssetError as error:
         sys.exit(str(error))

@@ -1,0 +1,1 @@
+"""Measurements, for the figures in the README."""

@@ -1,0 +1,88 @@
+"""`python -m local`: the app on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from local.cdk_cli import CdkError
+from local.cloud import PortInUseError
+from local.consul.binary import ConsulBinaryError
+from local.consul.remote import RemoteConsulError
+from local.demo import run_demo
+from local.deployment import deployed_app
+from local.instructions import EXAMPLE_FAMILY, examples, exports
+from local.progress import Progress
+from local.report import as_data, print_report
+from local.tasks import LocalTasks, TaskError
+
+app = typer.Typer(
+    help="The deployed app on this machine: AWS from moto, Consul real or embedded.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# A pipe or a file has no width of its own; the tables are to be whole there.
+_console = Console(width=None if sys.stdout.isatty() else 140)
+_errors = Console(stderr=True)
+# What a person can do something about; the message says what.
+_FORESEEN = (CdkError, ConsulBinaryError, PortInUseError, RemoteConsulError, TaskError)
+
+
+@app.command()
+def demo(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the outcome as JSON, too.")
+    ] = None,
+) -> None:
+    """Deploy the app, start tasks as ECS would, and prove the tokens that they get."""
+    progress = Progress(_console)
+    with deployed_app(progress) as deployment:
+        result = run_demo(deployment, progress)
+        print_report(_console, deployment.consul, result)
+        if json_file is not None:
+            json_file.write_text(json.dumps(as_data(deployment.consul, result), indent=2) + "\n")
+    problems = result.problems()
+    for problem in problems:
+        _errors.print(f"[red]✗[/red] {problem}")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def up(
+    port: Annotated[
+        int, typer.Option(help="Where AWS listens, on loopback; 0 for any free port.")
+    ] = 4566,
+) -> None:
+    """Deploy the app and keep it running, for any AWS client, until Ctrl-C."""
+    with deployed_app(Progress(_console), port=port) as deployment:
+        LocalTasks(deployment).register(EXAMPLE_FAMILY)
+        # Plain text: it is there to be copied.
+        typer.echo(f"\n{exports(deployment)}\n\n{examples(deployment)}\n")
+        typer.echo(f"Consul ({deployment.consul.kind}): {deployment.consul.address}")
+        typer.echo("Running. Ctrl-C ends it and leaves nothing behind.")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    typer.echo("Ended.")
+
+
+def main() -> None:
+    """Run the command line; a person's mistakes end it with a message, not a traceback."""
+    # Like Ctrl-C: what was started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app()
+    except _FORESEEN as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

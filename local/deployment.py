@@ -1,0 +1,138 @@
+"""The whole app on this machine: a cloud, a Consul, and the deployed stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.cdk_cli import CdkCli
+from local.cloud import LocalCloud
+from local.consul import ConsulServer, consul_for_local_run
+from local.consul_api import objects_removed
+from local.progress import Progress
+
+SECRET_PREFIX = "consul"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What runs on this machine.
+
+    Attributes:
+        cloud: the AWS.
+        consul: the Consul.
+        cluster: the name of the ECS cluster.
+        secret_prefix: the prefix of the secrets' names.
+        outputs: the stack's outputs, by name.
+
+    """
+
+    cloud: LocalCloud
+    consul: ConsulServer
+    cluster: str
+    cluster_arn: str
+    secret_prefix: str
+    outputs: dict[str, str]
+
+
+@contextmanager
+def deployed_app(
+    progress: Progress,
+    *,
+    consul: ConsulServer | None = None,
+    port: int = 0,
+    task_stage_seconds: float = 1.0,
+) -> Iterator[Deployment]:
+    """Bring everything up with the real CDK command line, and leave nothing behind.
+
+    The settings are those that `mesh.yaml` would have for this Consul and this cloud. A Consul that
+    is not ours is left as it was: names are made unique for it, and everything is removed again.
+
+    Args:
+        progress: told about each stage.
+        consul: the server to use; by default whichever there is.
+        port: where the cloud listens; 0 for any free port.
+        task_stage_seconds: how long a task stays PROVISIONING, and in each later stage. On AWS it
+            is seconds, too, while the network interface is attached.
+
+    """
+    with ExitStack() as stack:
+        workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consul-on-ecs-")))
+        with progress.stage("Start Consul"):
+            if consul is None:
+                consul = stack.enter_context(consul_for_local_run(workdir=workdir))
+        with progress.stage("Start AWS"):
+            cloud = stack.enter_context(
+                LocalCloud(
+                    workdir=workdir / "cloud", port=port, task_stage_seconds=task_stage_seconds
+                )
+            )
+        suffix = f"-{secrets.token_hex(3)}" if consul.kind == "remote" else ""
+        cluster, prefix = f"local{suffix}", f"{SECRET_PREFIX}{suffix}"
+        cluster_arn = cloud.client("ecs").create_cluster(clusterName=cluster)["cluster"][
+            "clusterArn"
+        ]
+        if consul.kind == "remote":
+            stack.enter_context(objects_removed(consul, cluster_arn))
+        settings = workdir / "settings.yaml"
+        settings.write_text(yaml.safe_dump(_settings(cloud, consul, cluster, prefix)))
+        outputs = _deploy(progress, cloud, settings, workdir)
+        yield Deployment(cloud, consul, cluster, cluster_arn, prefix, outputs)
+
+
+def _settings(cloud: LocalCloud, consul: ConsulServer, cluster: str, prefix: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "ecs": {"cluster": cluster},
+        "secrets": {"prefix": prefix},
+        "consul": {
+            "http_address": consul.address,
+            # The anonymous token is everybody's, so a Consul that is not ours keeps its own.
+            "anonymous_policy": consul.kind != "remote",
+        },
+    }
+    if consul.management_token is not None:
+        settings["consul"]["bootstrap_token_secret_arn"] = _secret(
+            cloud, f"{prefix}/given-bootstrap-token", consul.management_token
+        )
+    if consul.kind == "remote" and os.environ.get("CONSUL_CACERT"):
+        settings["consul"]["ca_secret_arn"] = _secret(
+            cloud, f"{prefix}/given-ca", Path(os.environ["CONSUL_CACERT"]).read_text()
+        )
+    return settings
+
+
+def _secret(cloud: LocalCloud, name: str, value: str) -> str:
+    answer = cloud.client("secretsmanager").create_secret(Name=name, SecretString=value)
+    arn: str = answer["ARN"]
+    return arn
+
+
+def _deploy(progress: Progress, cloud: LocalCloud, settings: Path, workdir: Path) -> dict[str, str]:
+    cdk = CdkCli(cloud.environment, home=workdir)
+    assembly, outputs = str(workdir / "cdk.out"), workdir / "outputs.json"
+    with progress.stage("Synthesize the app, bootstrap the account"), ThreadPoolExecutor() as pool:
+        # They need nothing of each other, and there are two cores.
+        for command in [
+            pool.submit(cdk.run, "bootstrap", f"aws://{cloud.account}/{cloud.region}"),
+            pool.submit(
+                cdk.run, "synth", "--quiet", "--output", assembly, "-c", f"settings={settings}"
+            ),
+        ]:
+            command.result()
+    with progress.stage("Deploy the stack, which runs ClusterBootstrap"):
+        cdk.run(
+            *("deploy", "--all", "--app", assembly, "--outputs-file", str(outputs)),
+            *("--require-approval", "never", "--method", "direct"),
+        )
+    by_stack: dict[str, dict[str, str]] = json.loads(outputs.read_text())
+    return next(iter(by_stack.values()))

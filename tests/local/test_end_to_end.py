@@ -1,0 +1,280 @@
+"""The deployed app, from `cdk bootstrap` to a proven token.
+
+One deployment serves all tests here: the real CDK command line deploys into the local cloud, and
+everything after goes through the AWS API and Consul's. With `CONSUL_HTTP_ADDR` and
+`CONSUL_HTTP_TOKEN` set, or a `consul` on PATH, Consul is a real one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from handlers.core import names
+from local.consul_api import ConsulApi
+from local.demo import DemoResult, run_demo
+from local.deployment import Deployment, deployed_app
+from local.progress import Progress
+from local.report import as_data, print_report
+from local.tasks import LocalTasks
+from tests.local.leaks import every_text, every_token
+
+MESH = {names.MESH_TAG: "true"}
+
+
+@pytest.fixture(scope="module")
+def printed() -> StringIO:
+    return StringIO()
+
+
+@pytest.fixture(scope="module")
+def progress(printed: StringIO) -> Progress:
+    return Progress(Console(file=printed, width=160))
+
+
+@pytest.fixture(scope="module")
+def deployment(progress: Progress) -> Iterator[Deployment]:
+    with deployed_app(progress, task_stage_seconds=0.5) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def tasks(deployment: Deployment) -> LocalTasks:
+    return LocalTasks(deployment)
+
+
+@pytest.fixture(scope="module")
+def demo(deployment: Deployment, progress: Progress) -> DemoResult:
+    return run_demo(deployment, progress)
+
+
+@pytest.fixture
+def management(deployment: Deployment) -> ConsulApi:
+    secret = deployment.cloud.client("secretsmanager").get_secret_value(
+        SecretId=deployment.outputs["BootstrapTokenSecretArn"]
+    )
+    return ConsulApi(deployment.consul, secret["SecretString"])
+
+
+def tokens_of(management: ConsulApi, deployment: Deployment, service: str) -> list[dict[str, Any]]:
+    description = names.service_token_description(service, deployment.cluster_arn)
+    return [
+        token for token in management.get("/v1/acl/tokens") if token["Description"] == description
+    ]
+
+
+def secret_of(deployment: Deployment, service: str) -> dict[str, str]:
+    name = names.service_secret_name(deployment.secret_prefix, service)
+    answer = deployment.cloud.client("secretsmanager").get_secret_value(SecretId=name)
+    value: dict[str, str] = json.loads(answer["SecretString"])
+    return value
+
+
+def test_the_demonstration_finds_everything_as_it_should_be(demo: DemoResult) -> None:
+    assert demo.problems() == []
+
+
+def test_the_demonstrations_data_has_a_row_for_each_task(
+    deployment: Deployment, demo: DemoResult
+) -> None:
+    data = as_data(deployment.consul, demo)
+
+    rows = [
+        {
+            key: value
+            for key, value in row.items()
+            if key not in {"task_arn", "accessor_id", "seconds"}
+        }
+        for row in data["tasks"]
+    ]
+    prefix = deployment.secret_prefix
+
+    def with_token(family: str, service: str) -> dict[str, Any]:
+        return {
+            "family": family,
+            "service": service,
+            "mesh": True,
+            "execution_status": "SUCCEEDED",
+            "error": None,
+            "secret_name": f"{prefix}-{service}",
+            "own_service_allowed": True,
+            "other_service_refused": True,
+        }
+
+    def without_token(family: str, *, mesh: bool, status: str, error: str | None) -> dict[str, Any]:
+        return {
+            "family": family,
+            "service": None,
+            "mesh": mesh,
+            "execution_status": status,
+            "error": error,
+            "secret_name": None,
+            "own_service_allowed": None,
+            "other_service_refused": None,
+        }
+
+    assert rows == [
+        with_token("storefront-v2", "storefront"),
+        with_token("storefront-v2", "storefront"),
+        without_token("nightly-report", mesh=False, status="SUCCEEDED", error=None),
+        with_token("payments", "payments"),
+        without_token("Legacy_API", mesh=True, status="FAILED", error="InvalidServiceName"),
+    ]
+    assert data["consul"] == {
+        "kind": deployment.consul.kind,
+        "version": deployment.consul.version,
+    }
+
+
+def test_each_situation_makes_exactly_its_remote_calls(demo: DemoResult) -> None:
+    assert demo.remote_calls == {
+        "new_service": {
+            "consul:GET /v1/acl/token/:accessor_id": 1,
+            "consul:PUT /v1/acl/token": 1,
+            "ecs:DescribeTasks": 1,
+            "secretsmanager:CreateSecret": 1,
+            "secretsmanager:GetSecretValue": 2,
+            "secretsmanager:PutSecretValue": 1,
+            "secretsmanager:UpdateSecretVersionStage": 1,
+        },
+        "known_service": {
+            "consul:GET /v1/acl/token/:accessor_id": 1,
+            "ecs:DescribeTasks": 1,
+            "secretsmanager:GetSecretValue": 2,
+        },
+        "not_mesh": {"ecs:DescribeTasks": 1},
+    }
+
+
+def test_the_token_in_consul_is_the_one_in_the_secret(
+    deployment: Deployment, demo: DemoResult, management: ConsulApi
+) -> None:
+    (token,) = tokens_of(management, deployment, "storefront")
+
+    assert secret_of(deployment, "storefront") == {
+        "accessor_id": token["AccessorID"],
+        "token": token["SecretID"],
+    }
+    assert token["ServiceIdentities"] == [{"ServiceName": "storefront"}]
+
+
+def test_thirty_concurrent_starts_of_a_new_service_give_exactly_one_token(
+    deployment: Deployment, tasks: LocalTasks, management: ConsulApi
+) -> None:
+    tasks.register("stampede")
+    started = [tasks.run("stampede", MESH) for _ in range(30)]
+
+    executions = tasks.wait_for_workflows(started)
+
+    ends = {execution.status for each in executions.values() for execution in each}
+    assert ends == {"SUCCEEDED"}
+    (token,) = tokens_of(management, deployment, "stampede")
+    assert secret_of(deployment, "stampede")["token"] == token["SecretID"]
+
+
+def test_a_token_deleted_by_hand_comes_back_with_the_same_ids(
+    deployment: Deployment, tasks: LocalTasks, management: ConsulApi
+) -> None:
+    tasks.register("phoenix")
+    tasks.wait_for_workflows([tasks.run("phoenix", MESH)])
+    before = secret_of(deployment, "phoenix")
+    management.delete(f"/v1/acl/token/{before['accessor_id']}")
+
+    tasks.wait_for_workflows([tasks.run("phoenix", MESH)])
+
+    (token,) = tokens_of(management, deployment, "phoenix")
+    assert {"accessor_id": token["AccessorID"], "token": token["SecretID"]} == before
+    assert secret_of(deployment, "phoenix") == before
+
+
+def test_a_person_can_start_the_workflow_with_two_arns(
+    deployment: Deployment, tasks: LocalTasks
+) -> None:
+    tasks.register("by-hand")
+    task_arn = tasks.run("by-hand", MESH)
+    tasks.wait_for_workflows([task_arn])
+    step_functions = deployment.cloud.client("stepfunctions")
+
+    step_functions.start_execution(
+        stateMachineArn=deployment.outputs["TaskProvisioningArn"],
+        input=json.dumps({"detail": {"clusterArn": deployment.cluster_arn, "taskArn": task_arn}}),
+    )
+
+    executions = tasks.wait_for_workflows([task_arn], at_least=3)[task_arn]
+    assert [execution.status for execution in executions] == ["SUCCEEDED"] * 3
+    assert executions[-1].output["token"] == {"change": "none"}
+
+
+def test_a_task_that_stops_starts_no_workflow(deployment: Deployment, tasks: LocalTasks) -> None:
+    tasks.register("short-lived")
+    task_arn = tasks.run("short-lived", MESH)
+    tasks.wait_for_workflows([task_arn])
+    ecs = deployment.cloud.client("ecs")
+
+    ecs.stop_task(cluster=deployment.cluster, task=task_arn)
+    tasks.wait_until_stopped(task_arn)
+
+    assert len(tasks.wait_for_workflows([task_arn])[task_arn]) == 2
+
+
+def test_bootstrapping_again_changes_nothing(
+    deployment: Deployment, demo: DemoResult, management: ConsulApi
+) -> None:
+    del demo
+    before = management.get("/v1/acl/tokens"), management.get("/v1/acl/policies")
+
+    output = run_bootstrap(deployment)
+
+    assert (management.get("/v1/acl/tokens"), management.get("/v1/acl/policies")) == before
+    assert output["management"] == {"bootstrapped": False}
+    assert {output[key]["token"]["change"] for key in ("controller", "client")} == {"none"}
+
+
+def run_bootstrap(deployment: Deployment) -> dict[str, Any]:
+    tasks = LocalTasks(deployment)
+    execution = tasks.run_to_its_end(deployment.outputs["ClusterBootstrapArn"], {})
+    assert execution["status"] == "SUCCEEDED", execution.get("cause")
+    output: dict[str, Any] = json.loads(execution["output"])
+    return output
+
+
+def test_no_secret_is_anywhere_but_in_its_store(
+    deployment: Deployment, demo: DemoResult, printed: StringIO
+) -> None:
+    print_report(Console(file=printed, width=160), deployment.consul, demo)
+    tokens = every_token(deployment)
+    texts = {
+        **every_text(deployment),
+        "what the demonstration prints": printed.getvalue(),
+        "what the demonstration writes": json.dumps(as_data(deployment.consul, demo)),
+    }
+
+    leaks = {
+        place: [secret for secret, token in tokens.items() if token in text]
+        for place, text in texts.items()
+    }
+
+    assert {place: found for place, found in leaks.items() if found} == {}
+
+
+def test_the_search_for_secrets_looks_at_every_kind_of_place(
+    deployment: Deployment, demo: DemoResult
+) -> None:
+    del demo
+    kinds = {place.partition(" ")[0] for place in every_text(deployment)}
+
+    assert kinds == {
+        "execution",
+        "log",
+        "template",
+        "outputs",
+        "function",
+        "task-definition",
+        "dead-letter",
+    }
+    assert len(every_token(deployment)) > 3
