@@ -48,9 +48,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     task = Ecs().describe_task(cluster_arn=cluster_arn, task_arn=task_arn)
     if task is None:
         return _not_in_the_mesh(task_arn, "The task no longer exists.")
-    reason = _reason_to_skip(task)
-    if reason is not None:
-        return _not_in_the_mesh(task_arn, reason)
+    reason_to_skip = _reason_to_skip(task)
+    if reason_to_skip is not None:
+        return _not_in_the_mesh(task_arn, reason_to_skip)
     rules = take(state, "service_rules", dict)
     return _mesh_task(task, cluster_arn, rules)
 

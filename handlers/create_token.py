@@ -58,27 +58,36 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     client = consul()
     existing = client.read_token(ids.accessor_id)
     if existing is None:
-        try:
-            client.create_token(wanted)
-        except ConsulObjectExists:
-            # Another execution was faster: then the token is there now. Otherwise it is the
-            # secret ID that another token has.
-            existing = client.read_token(ids.accessor_id)
-            if existing is None:
-                message = (
-                    f"The token in the secret {arn} is in use in Consul under another accessor "
-                    "ID. Put {} into the secret to have new IDs made."
-                )
-                raise ForeignObject(message) from None
-        else:
+        existing = _create(client, wanted, secret_arn=arn)
+        if existing is None:
             return {"change": "created"}
     return {"change": _bring_in_line(client, existing, wanted, secret_arn=arn)}
+
+
+def _create(client: ConsulClient, wanted: Json, *, secret_arn: str) -> Json | None:
+    """Create the token, or return the one that another execution made a moment before."""
+    try:
+        client.create_token(wanted)
+    except ConsulObjectExists:
+        # Another execution was faster, or we were, and the answer was lost: then the token is
+        # there now. Otherwise it is the secret ID that another token has.
+        existing = client.read_token(wanted["AccessorID"])
+        if existing is None:
+            message = (
+                f"The token in the secret {secret_arn} is in use in Consul under another accessor "
+                "ID. Put {} into the secret to have new IDs made."
+            )
+            raise ForeignObject(message) from None
+        return existing
+    return None
 
 
 def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret_arn: str) -> str:
     accessor_id = wanted["AccessorID"]
     if existing.get("SecretID") == _HIDDEN:
-        message = "The controller's token may read ACL tokens but not write them. Give it acl:write."
+        message = (
+            "The controller's token may read ACL tokens but not write them. Give it acl:write."
+        )
         raise ConsulPermissionDenied(message)
     same_secret_id = existing.get("SecretID") == wanted["SecretID"]
     _check_owner(existing, wanted, same_secret_id=same_secret_id, secret_arn=secret_arn)
@@ -86,7 +95,9 @@ def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret
         # Consul refuses to change a secret ID, so the token has to be made again. A crash in
         # between leaves an absent token, which the next execution creates.
         client.delete_token(accessor_id)
-        client.create_token(wanted)
+        made_meanwhile = _create(client, wanted, secret_arn=secret_arn)
+        if made_meanwhile is not None:
+            _bring_in_line(client, made_meanwhile, wanted, secret_arn=secret_arn)
         return "replaced"
     if _content(existing) == _content(wanted):
         return "none"
@@ -97,9 +108,7 @@ def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret
     return "updated"
 
 
-def _check_owner(
-    existing: Json, wanted: Json, *, same_secret_id: bool, secret_arn: str
-) -> None:
+def _check_owner(existing: Json, wanted: Json, *, same_secret_id: bool, secret_arn: str) -> None:
     description = existing.get("Description") or ""
     own_cluster_arn = environment.required(environment.CLUSTER_ARN)
     owner = names.owning_cluster(description)

@@ -37,7 +37,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     secrets = SecretsManager()
     current = secrets.current(secret_id)
     if current is None:
-        current = _create(secrets, secret_id, take(state, "secret", dict))
+        current = _create(secrets, secret_id, state)
     where = f"The secret {secret_id}"
     ids = TokenIds.parse(current.value, where=where)
     if ids is not None:
@@ -48,19 +48,17 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     return _result(pending, ids, replaces=current)
 
 
-def _create(secrets: SecretsManager, secret_id: str, wanted: Mapping[str, Any]) -> SecretVersion:
-    if "description" not in wanted:
+def _create(secrets: SecretsManager, secret_id: str, state: Mapping[str, Any]) -> SecretVersion:
+    if "description" not in state["secret"]:
         return secrets.initialize(secret_id)
     return secrets.create_empty(
         secret_id,
-        description=take(wanted, "description", str),
-        tags=_configured_tags() | take(wanted, "tags", dict),
+        description=take(state, "secret.description", str),
+        tags=_configured_tags() | take(state, "secret.tags", dict),
     )
 
 
-def _result(
-    version: SecretVersion, ids: TokenIds, *, replaces: SecretVersion
-) -> dict[str, Any]:
+def _result(version: SecretVersion, ids: TokenIds, *, replaces: SecretVersion) -> dict[str, Any]:
     return {
         "arn": version.arn,
         "version_id": version.version_id,

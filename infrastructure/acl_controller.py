@@ -57,7 +57,7 @@ class AclController(Construct):
 
     """
 
-    def __init__(  # noqa: PLR0913 - flat, as CDK constructs are
+    def __init__(
         self,
         scope: Construct,
         construct_id: str,
@@ -260,7 +260,9 @@ class AclController(Construct):
                 # Longer than the step waits for Consul to finish a bootstrap.
                 timeout=Duration.seconds(120),
             ),
-            create_policy=self._create_policy("CreateBootstrapPolicies", self.bootstrap_token_secret),
+            create_policy=self._create_policy(
+                "CreateBootstrapPolicies", self.bootstrap_token_secret
+            ),
             controller_token=TokenHandlers(
                 store_secret=tokens.store_secret,
                 create_token=self._consul_handler(
@@ -306,7 +308,7 @@ class AclController(Construct):
             ],
         )
 
-    def _consul_handler(  # noqa: PLR0913 - what differs between these steps
+    def _consul_handler(
         self,
         construct_id: str,
         step: str,
@@ -330,7 +332,7 @@ class AclController(Construct):
             timeout=timeout,
         )
 
-    def _handler(  # noqa: PLR0913 - what differs between the steps
+    def _handler(
         self,
         construct_id: str,
         step: str,

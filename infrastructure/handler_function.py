@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
@@ -12,9 +11,6 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # What a function in a VPC needs for its network interfaces (AWS managed policy
 # AWSLambdaVPCAccessExecutionRole). EC2 has no resource-level permissions for most of it.
@@ -53,7 +49,7 @@ class HandlerFunction(Construct):
 
     """
 
-    def __init__(  # noqa: PLR0913 - flat, as CDK constructs are
+    def __init__(
         self,
         scope: Construct,
         construct_id: str,

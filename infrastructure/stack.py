@@ -124,7 +124,7 @@ class ConsulOnEcsStack(Stack):
         return subnet
 
     def _security_group(self, vpc: ec2.IVpc) -> ec2.SecurityGroup:
-        """Make one group for all handlers in the VPC; its ID is what Consul's group has to let in."""
+        """Make one group for all handlers in the VPC: the one that Consul's has to let in."""
         group = ec2.SecurityGroup(
             self,
             "HandlersSecurityGroup",

@@ -36,7 +36,7 @@ class WorkflowRuns(Construct):
 
     """
 
-    def __init__(  # noqa: PLR0913 - flat, as CDK constructs are
+    def __init__(
         self,
         scope: Construct,
         construct_id: str,

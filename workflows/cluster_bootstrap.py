@@ -52,7 +52,7 @@ class ClusterBootstrap(Construct):
 
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of the workflow
+    def __init__(
         self,
         scope: Construct,
         construct_id: str,

@@ -74,8 +74,12 @@ class DeploymentRun(Construct):
         )
         run.next(success)
         run.add_catch(failure, errors=[sfn.Errors.ALL], result_path="$.failure")
-        unanswered = self._fail(
-            "CloudFormation got no answer", "It waits for one until its own time-out, then fails."
+        unanswered = sfn.Fail(
+            self,
+            "CloudFormation got no answer",
+            comment="It waits for one until its own time-out, then fails.",
+            error_path="$.failure.Error",
+            cause_path="$.failure.Cause",
         )
         for answer in (success, failure):
             answer.add_catch(unanswered, errors=[sfn.Errors.ALL], result_path="$.failure")
@@ -83,7 +87,15 @@ class DeploymentRun(Construct):
             sfn.Succeed(self, "The deployment goes on", comment="The workflow has succeeded.")
         )
         failure.next(
-            self._fail("The deployment fails", "The workflow has failed, and CloudFormation knows.")
+            sfn.Fail(
+                self,
+                "The deployment fails",
+                comment="The workflow has failed, and CloudFormation knows.",
+                # The state's own error is always States.TaskFailed or States.Timeout, and no
+                # execution may end with a name that is reserved for Step Functions itself.
+                error="WorkflowFailed",
+                cause_path="$.failure.Cause",
+            )
         )
         self.state_machine = state_machine(
             self,
@@ -110,15 +122,6 @@ class DeploymentRun(Construct):
                     )
                 ],
             )
-        )
-
-    def _fail(self, name: str, comment: str) -> sfn.Fail:
-        return sfn.Fail(
-            self,
-            name,
-            comment=comment,
-            error_path="$.failure.Error",
-            cause_path="$.failure.Cause",
         )
 
     def _answer(

@@ -55,7 +55,7 @@ class Failures:
         )
 
 
-def step(  # noqa: PLR0913 - the parts of a state
+def step(
     scope: Construct,
     name: str,
     *,
@@ -86,7 +86,7 @@ def step(  # noqa: PLR0913 - the parts of a state
         ),
         payload_response_only=True,
         result_path=result_path,
-        comment=f"{comment} Passing errors are retried for up to {patience.budget_minutes} minutes.",
+        comment=f"{comment} Retries passing errors for up to {patience.budget_minutes} minutes.",
         # Longer than any function's own, whose end says more.
         task_timeout=sfn.Timeout.duration(Duration.minutes(3)),
         retry_on_service_exceptions=False,  # PASSING_ERRORS has them

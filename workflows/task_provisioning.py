@@ -40,7 +40,7 @@ class TaskProvisioning(Construct):
 
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of the workflow
+    def __init__(
         self,
         scope: Construct,
         construct_id: str,
@@ -67,7 +67,9 @@ class TaskProvisioning(Construct):
         failures.catch(
             check,
             _TASK_IS_WRONG,
-            failures.kind("The task is misconfigured", "The cause says what to change in the task."),
+            failures.kind(
+                "The task is misconfigured", "The cause says what to change in the task."
+            ),
         )
         failures.catch_all(check)
         token = TokenStates(

@@ -38,7 +38,7 @@ class TokenStates:
 
     """
 
-    def __init__(  # noqa: PLR0913 - what differs between tokens
+    def __init__(
         self,
         scope: Construct,
         whose: str,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from handlers.core import remote_calls
 from handlers.core.errors import (
@@ -45,6 +47,10 @@ _NOT_YET_KNOWN = frozenset({"UnrecognizedClientException", "InvalidClientTokenId
 _SERVER_FAULT = 500
 
 
+# It tells at each cold start where it found credentials and endpoints.
+logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
 @functools.cache
 def client(service: str, *, attempts: int = 2) -> Any:
     """Return the process's client for a service, which counts what it sends.
@@ -78,7 +84,7 @@ def translated_errors(what: str) -> Iterator[None]:
     except ClientError as error:
         # `from None`: AWS repeats an invalid value in its message, and tracebacks are logged.
         raise _translate(error, what) from None
-    except (ConnectionError, HTTPClientError) as error:
+    except (NoConnectionError, HTTPClientError) as error:
         message = f"{what}: no answer from AWS ({type(error).__name__})."
         raise AwsUnavailable(message) from error
     except BotoCoreError as error:  # such as no credentials, no region

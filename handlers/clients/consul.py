@@ -6,6 +6,7 @@ versions, from Consul's source and change log:
 * An absent token or policy is 403 `ACL not found` up to about 1.14, and 404 later. A caller whose
   own token is unknown gets the same 403 from all of them. On reads the header
   `X-Consul-Knownleader` tells the two apart: the caller is checked before the state is read.
+  (Not so on `token/self`, where there is nothing else that could be absent.)
 * Validation errors and duplicates are 500, as are faults that pass by themselves. Only the text
   tells them apart.
 """
@@ -89,12 +90,12 @@ class Answer:
     @property
     def ok(self) -> bool:
         """Whether the request was carried out."""
-        return self.status == requests.codes.ok
+        return bool(self.status == requests.codes.ok)
 
     @property
     def says_acl_not_found(self) -> bool:
         """Whether it is the 403 that means "no such object" or "I do not know your token"."""
-        return self.status == requests.codes.forbidden and "ACL not found" in self.text
+        return bool(self.status == requests.codes.forbidden) and "ACL not found" in self.text
 
 
 class ConsulClient:
@@ -155,8 +156,9 @@ class ConsulClient:
             ConsulAclDisabled, ConsulUnavailable.
 
         """
-        # Unauthenticated, so 403 is what a working ACL system answers here.
-        answer = self._send("GET", "/v1/acl/token/self")
+        # Unauthenticated, so 403 is what a working ACL system answers here; one that still starts
+        # says 500, and `/v1/agent/` would say 403 there, too.
+        answer = self._send("GET", "/v1/acl/tokens")
         if not answer.ok and answer.status != requests.codes.forbidden:
             raise self._error(answer, "Checking the ACL system")
 
@@ -196,7 +198,7 @@ class ConsulClient:
     def knows_token(self, secret_id: str) -> bool:
         """Whether Consul knows a token."""
         answer = self._send("GET", "/v1/acl/token/self", token=secret_id)
-        if answer.says_acl_not_found:
+        if answer.says_acl_not_found or answer.status == requests.codes.not_found:
             return False
         self._json(answer, "Checking a token", secrets=(secret_id,))
         return True
@@ -286,7 +288,7 @@ class ConsulClient:
                 raise ConsulTokenRejected(message)
         return answer
 
-    def _send(  # noqa: PLR0913 - one place sends, and these are the parts of a request
+    def _send(
         self,
         method: str,
         path: str,

@@ -80,7 +80,9 @@ class SecretsManager:
                 raise AwsUnavailable(message) from None
         return _version(answer, secret_id)
 
-    def create_empty(self, name: str, *, description: str, tags: Mapping[str, str]) -> SecretVersion:
+    def create_empty(
+        self, name: str, *, description: str, tags: Mapping[str, str]
+    ) -> SecretVersion:
         """Make sure that a secret exists and has a value; a new one holds `{}`.
 
         Of several callers one creates it, and the others read what is there.
