@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # A pipe or a file has no width of its own; the tables are to be whole there.
-_console = Console(width=None if sys.stdout.isatty() else 140)
+_console = Console(width=None if sys.stdout.isatty() else 160)
 _errors = Console(stderr=True)
 # What a person can do something about; the message says what.
 _FORESEEN = (CdkError, ConsulBinaryError, PortInUseError, RemoteConsulError, TaskError)

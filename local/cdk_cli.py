@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _CDK = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+_OPTIONS = ("--no-notices", "--no-version-reporting", "--no-color")
 _STOP_SECONDS = 10
 
 
@@ -50,13 +52,27 @@ class CdkCli:
             CdkError: if it fails, or if the command line is not installed.
 
         """
-        return self._run([*arguments, "--no-notices", "--no-version-reporting", "--no-color"])
+        return self.run_at_the_same_time([arguments])[0]
 
-    def _run(self, arguments: Sequence[str]) -> str:
+    def run_at_the_same_time(self, commands: Sequence[Sequence[str]]) -> list[str]:
+        """Run commands next to each other and return what each printed.
+
+        Raises:
+            CdkError: if one fails, or if the command line is not installed.
+
+        """
+        with ExitStack() as stack:
+            running = [stack.enter_context(self._started(command)) for command in commands]
+            return [_finished(command, process) for command, process in running]
+
+    @contextmanager
+    def _started(
+        self, arguments: Sequence[str]
+    ) -> Iterator[tuple[Sequence[str], subprocess.Popen[str]]]:
         if self._node is None or not _CDK.exists():
             raise CdkError("The CDK command line is not installed here. Run: make setup")
         process = subprocess.Popen(
-            [self._node, str(_CDK), *arguments],
+            [self._node, str(_CDK), *arguments, *_OPTIONS],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -67,20 +83,26 @@ class CdkCli:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate()
+            yield arguments, process
         finally:
             _end(process)
-        if process.returncode != 0:
-            raise CdkError(f"cdk {arguments[0]} failed:\n{output.strip()}")
-        return output
+
+
+def _finished(arguments: Sequence[str], process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate()
+    if process.returncode != 0:
+        raise CdkError(f"cdk {arguments[0]} failed:\n{output.strip()}")
+    return output
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """End a command that still runs, with all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

@@ -7,7 +7,6 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,10 @@ class Deployment:
         cloud: the AWS.
         consul: the Consul.
         cluster: the name of the ECS cluster.
+        cluster_arn: its ARN.
         secret_prefix: the prefix of the secrets' names.
         outputs: the stack's outputs, by name.
+        settings_file: the settings that it was deployed with.
 
     """
 
@@ -43,6 +44,11 @@ class Deployment:
     cluster_arn: str
     secret_prefix: str
     outputs: dict[str, str]
+    settings_file: Path
+
+    def deploy_again(self, progress: Progress) -> None:
+        """Deploy once more, with what is in the settings file by then."""
+        _deploy(progress, self.cloud, self.settings_file, first=False)
 
 
 @contextmanager
@@ -86,8 +92,8 @@ def deployed_app(
             stack.enter_context(objects_removed(consul, cluster_arn))
         settings = workdir / "settings.yaml"
         settings.write_text(yaml.safe_dump(_settings(cloud, consul, cluster, prefix)))
-        outputs = _deploy(progress, cloud, settings, workdir)
-        yield Deployment(cloud, consul, cluster, cluster_arn, prefix, outputs)
+        outputs = _deploy(progress, cloud, settings, first=True)
+        yield Deployment(cloud, consul, cluster, cluster_arn, prefix, outputs, settings)
 
 
 def _settings(cloud: LocalCloud, consul: ConsulServer, cluster: str, prefix: str) -> dict[str, Any]:
@@ -117,18 +123,21 @@ def _secret(cloud: LocalCloud, name: str, value: str) -> str:
     return arn
 
 
-def _deploy(progress: Progress, cloud: LocalCloud, settings: Path, workdir: Path) -> dict[str, str]:
+def _deploy(
+    progress: Progress, cloud: LocalCloud, settings: Path, *, first: bool
+) -> dict[str, str]:
+    """Deploy with the CDK command line, which works next to the settings file."""
+    workdir = settings.parent
     cdk = CdkCli(cloud.environment, home=workdir)
     assembly, outputs = str(workdir / "cdk.out"), workdir / "outputs.json"
-    with progress.stage("Synthesize the app, bootstrap the account"), ThreadPoolExecutor() as pool:
-        # They need nothing of each other, and there are two cores.
-        for command in [
-            pool.submit(cdk.run, "bootstrap", f"aws://{cloud.account}/{cloud.region}"),
-            pool.submit(
-                cdk.run, "synth", "--quiet", "--output", assembly, "-c", f"settings={settings}"
-            ),
-        ]:
-            command.result()
+    synth = ("synth", "--quiet", "--output", assembly, "-c", f"settings={settings}")
+    bootstrap = ("bootstrap", f"aws://{cloud.account}/{cloud.region}")
+    commands = [bootstrap, synth] if first else [synth]
+    with progress.stage(
+        "Synthesize the app, bootstrap the account" if first else "Synthesize the app"
+    ):
+        # They need nothing of each other, and there is more than one core.
+        cdk.run_at_the_same_time(commands)
     with progress.stage("Deploy the stack, which runs ClusterBootstrap"):
         cdk.run(
             *("deploy", "--all", "--app", assembly, "--outputs-file", str(outputs)),

@@ -18,7 +18,7 @@ _CONSUL = {
 }
 
 # From this many columns on, whole accessor IDs fit into the table.
-_WIDE = 140
+_WIDE = 156
 _NONE = "-"
 
 

@@ -1,4 +1,4 @@
-"""Every secret value of a deployment, and every text that people other than their owner can read."""
+"""Every secret value of a deployment, and every text that others than its owner can read."""
 
 from __future__ import annotations
 

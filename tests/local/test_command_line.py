@@ -96,7 +96,7 @@ def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
         script = printed[printed.index("export ") : printed.index("Consul (")]
         # The real AWS command line, in a shell that has nothing but what was printed.
         shell = subprocess.run(
-            ["bash", "-eu"],
+            ["/bin/bash", "-eu"],
             input=script,
             env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)},
             capture_output=True,

@@ -13,6 +13,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from handlers.core import names
@@ -241,6 +242,29 @@ def run_bootstrap(deployment: Deployment) -> dict[str, Any]:
     assert execution["status"] == "SUCCEEDED", execution.get("cause")
     output: dict[str, Any] = json.loads(execution["output"])
     return output
+
+
+def test_a_changed_setting_takes_effect_with_the_next_deployment(
+    deployment: Deployment, tasks: LocalTasks, management: ConsulApi, progress: Progress
+) -> None:
+    tasks.register("ruled")
+    tasks.wait_for_workflows([tasks.run("ruled", MESH)])
+    before = secret_of(deployment, "ruled")
+    rules = 'key_prefix "ruled/" {\n  policy = "write"\n}\n'
+    deployment.settings_file.with_name("ruled.hcl").write_text(rules)
+    settings = yaml.safe_load(deployment.settings_file.read_text())
+    settings["services"] = {"ruled": {"rules": "ruled.hcl"}}
+    deployment.settings_file.write_text(yaml.safe_dump(settings))
+
+    deployment.deploy_again(progress)
+    tasks.wait_for_workflows([tasks.run("ruled", MESH)])
+
+    policy_name = names.service_policy_name(deployment.secret_prefix, "ruled")
+    assert management.get(f"/v1/acl/policy/name/{policy_name}")["Rules"] == rules
+    (token,) = tokens_of(management, deployment, "ruled")
+    assert [policy["Name"] for policy in token["Policies"]] == [policy_name]
+    assert token["ServiceIdentities"] == [{"ServiceName": "ruled"}]
+    assert secret_of(deployment, "ruled") == before
 
 
 def test_no_secret_is_anywhere_but_in_its_store(
