@@ -95,15 +95,17 @@ class CaInSecret:
         """
         pem = _read(self._secret_arn) or ""
         try:
-            # An empty text would not be refused, but mean the public CAs.
-            ssl.create_default_context(cadata=pem or "none")
+            # An empty text would not be refused, but mean the public CAs. Comments may be in any
+            # language, which OpenSSL takes from a file, but not from here.
+            certificates = pem.encode("ascii", errors="ignore").decode()
+            ssl.create_default_context(cadata=certificates or "none")
         except (ssl.SSLError, ValueError):
             message = f"The secret {self._secret_arn} holds no CA certificate in PEM."
             raise InvalidSecret(message) from None
         # Named by its content: the same CA again is the same file.
         digest = hashlib.sha256(pem.encode()).hexdigest()
         path = Path(tempfile.gettempdir(), f"consul-ca-{digest}.pem")
-        path.write_text(pem)
+        path.write_text(pem, encoding="utf-8")
         self._path = str(path)
         return self._path
 

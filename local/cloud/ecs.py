@@ -1,0 +1,600 @@
+"""ECS: the life of a task, told in events, and services that keep their tasks running.
+
+In moto a task is running from the start, stops at once, and nobody hears of it; a service is a
+number. Here a task goes through the stages of
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html, a
+"Task State Change" event tells of each, and a service starts, replaces and stops its tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import InvalidNetworkInterfaceIdError
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ecs.exceptions import InvalidParameterException
+from moto.ecs.models import (
+    EC2ContainerServiceBackend,
+    Service,
+    Task,
+    TaskDefinition,
+)
+from moto.ecs.responses import EC2ContainerServiceResponse
+
+from local.cloud.patching import replaced
+from local.cloud.scheduling import Scheduler
+
+_LOG = logging.getLogger(__name__)
+
+# With a network interface of its own a task has one to be made and removed.
+_STARTING = {
+    True: ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING"],
+    False: ["PENDING", "RUNNING"],
+}
+_STOPPING = {
+    True: ["DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"],
+    False: ["STOPPING", "STOPPED"],
+}
+_MOST_TASKS = 100  # that DescribeTasks takes
+_STARTED_BY_SERVICE = "ecs-svc/"
+
+
+class TaskLifecycle:
+    """Moves the tasks of one cloud through their stages. Use ``with lifecycle.connected():``.
+
+    ``publish`` puts an event on the default event bus; ``stage_seconds`` is how long a task stays
+    in each stage.
+    """
+
+    def __init__(self, *, publish: Callable[..., None], stage_seconds: float) -> None:
+        self._publish = publish
+        self._stage_seconds = stage_seconds
+        self._scheduler = Scheduler("ecs-tasks")
+        self._lock = threading.RLock()
+        self._request = threading.local()
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Let moto's ECS live within the context."""
+        with ExitStack() as patches:
+            for owner, name, value in (
+                # Missing in a VPC without DNS host names, and moto's tasks read it all the same.
+                (NetworkInterface, "private_dns_name", ""),
+                # moto's own state machine of a task only knows how to stop one.
+                (Task, "last_status", property(_last_status, _set_last_status)),
+                (Task, "status", property(_last_status, _set_last_status)),
+                (
+                    EC2ContainerServiceBackend,
+                    "_calculate_task_resource_requirements",
+                    staticmethod(_resource_requirements),
+                ),
+                (EC2ContainerServiceBackend, "stop_task", self._stop_task()),
+                (EC2ContainerServiceBackend, "describe_tasks", self._describe_tasks()),
+                (EC2ContainerServiceBackend, "list_tasks", self._list_tasks()),
+            ):
+                patches.enter_context(replaced(owner, name, value))
+            self._wrap_task_starters(patches)
+            self._wrap_services(patches)
+            self._scheduler.start()
+            patches.callback(self._scheduler.stop)
+            yield
+
+    # Starting tasks.
+
+    def _wrap_task_starters(self, patches: ExitStack) -> None:
+        lifecycle = self
+
+        def run_task(backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any) -> list[Task]:
+            arguments = _bound(_RUN_TASK_PARAMETERS, args, kwargs)
+            network = copy.deepcopy(arguments.get("networking_configuration"))
+            if network:
+                # Optional on AWS, where the VPC's default group stands in.
+                network["awsvpcConfiguration"].setdefault("securityGroups", [])
+                arguments["networking_configuration"] = network
+            propagate = lifecycle._take_request("propagateTags")
+            arguments["tags"] = lifecycle._tags_for(backend, arguments, propagate)
+            with lifecycle._lock:
+                tasks = original_run(backend, **arguments)
+                for task in tasks:
+                    lifecycle._begin(backend, task)
+            return list(tasks)
+
+        def start_task(
+            backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
+        ) -> list[Task]:
+            with lifecycle._lock:
+                tasks = original_start(backend, *args, **kwargs)
+                for task in tasks:
+                    task.tags = task.tags or []
+                    lifecycle._begin(backend, task)
+            return list(tasks)
+
+        def respond_run_task(response: EC2ContainerServiceResponse) -> Any:
+            # moto reads every parameter of the request but this one.
+            lifecycle._request.propagateTags = response._get_param("propagateTags")
+            return original_respond(response)
+
+        original_run = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "run_task", run_task)
+        )
+        original_start = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "start_task", start_task)
+        )
+        original_respond = patches.enter_context(
+            replaced(EC2ContainerServiceResponse, "run_task", respond_run_task)
+        )
+
+    def _take_request(self, name: str) -> Any:
+        value = getattr(self._request, name, None)
+        setattr(self._request, name, None)
+        return value
+
+    @staticmethod
+    def _tags_for(
+        backend: EC2ContainerServiceBackend, arguments: dict[str, Any], propagate: str | None
+    ) -> list[dict[str, str]]:
+        """Merge what is propagated with the tags of the request, which win."""
+        tags: dict[str, dict[str, str]] = {}
+        if propagate == "TASK_DEFINITION":
+            definition = backend.describe_task_definition(arguments["task_definition_str"])
+            tags = {tag["key"]: tag for tag in definition.tags}
+        tags |= {tag["key"]: tag for tag in arguments.get("tags") or []}
+        return list(tags.values())
+
+    def _begin(self, backend: EC2ContainerServiceBackend, task: Task) -> None:
+        definition: TaskDefinition = backend.describe_task_definition(task.task_definition_arn)
+        own_interface = definition.network_mode == "awsvpc"
+        now = utcnow()
+        state = task.__dict__
+        state.update(
+            has_own_interface=own_interface,
+            version=0,
+            created_at=now,
+            cpu=str(definition.cpu or "0"),
+            memory=str(definition.memory or "0"),
+            availability_zone=f"{task.region_name}a",
+            enable_execute_command=False,
+            containers=_containers(task, definition),
+        )
+        if task.launch_type == "FARGATE":
+            state["platform_version"] = task.platform_version or "1.4.0"
+            state["platform_family"] = "Linux"
+        stages = _STARTING[own_interface]
+        self._enter(backend, task, stages[0])
+        self._later(lambda: self._go_on(backend, task, stages, 1, "RUNNING"))
+
+    # Stages.
+
+    def _later(self, function: Callable[[], None]) -> None:
+        self._scheduler.after(self._stage_seconds, function)
+
+    def _go_on(
+        self,
+        backend: EC2ContainerServiceBackend,
+        task: Task,
+        stages: list[str],
+        index: int,
+        desired: str,
+    ) -> None:
+        """Enter ``stages[index]`` unless the task is wanted otherwise by now, and so on."""
+        with self._lock:
+            if task.desired_status != desired:
+                return
+            self._enter(backend, task, stages[index])
+        if index + 1 < len(stages):
+            self._later(lambda: self._go_on(backend, task, stages, index + 1, desired))
+        elif task.started_by.startswith(_STARTED_BY_SERVICE):
+            self._reconcile(backend, task.group.removeprefix("service:"), task.cluster_name)
+
+    def _enter(self, backend: EC2ContainerServiceBackend, task: Task, status: str) -> None:
+        now = utcnow()
+        state = task.__dict__
+        task.last_status = status
+        state["version"] += 1
+        state["updated_at"] = now
+        if status == "RUNNING":
+            state.setdefault("pull_started_at", now)
+            state.setdefault("pull_stopped_at", now)
+            state.setdefault("started_at", now)
+            state.setdefault("connectivity", "CONNECTED")
+            state.setdefault("connectivity_at", now)
+        elif status == "STOPPED":
+            state["execution_stopped_at"] = state["stopped_at"] = now
+        for container in state["containers"]:
+            container["lastStatus"] = _container_status(status)
+            if status == "STOPPED":
+                container["exitCode"] = 0
+        for attachment in task.attachments:
+            attachment["status"] = _attachment_status(status)
+        if status == "STOPPED":
+            _release_interfaces(backend, task)
+        self._tell(task)
+
+    def _tell(self, task: Task) -> None:
+        self._publish(
+            source="aws.ecs",
+            detail_type="ECS Task State Change",
+            resources=[task.task_arn],
+            detail=task_detail(task),
+        )
+
+    # Stopping and looking at tasks.
+
+    def _stop_task(self) -> Callable[..., Task]:
+        lifecycle = self
+
+        def stop_task(
+            backend: EC2ContainerServiceBackend, cluster_str: str, task_str: str, reason: str | None
+        ) -> Task:
+            cluster = backend._get_cluster(cluster_str)
+            task_id = task_str.rsplit("/", maxsplit=1)[-1]
+            for task in backend.tasks.get(cluster.name, {}).values():
+                if task.id == task_id:
+                    lifecycle._stop(
+                        backend, task, reason or "Task stopped by user", "UserInitiated"
+                    )
+                    return task
+            raise InvalidParameterException("The referenced task was not found.")
+
+        return stop_task
+
+    def _stop(
+        self, backend: EC2ContainerServiceBackend, task: Task, reason: str, code: str
+    ) -> None:
+        with self._lock:
+            if task.desired_status == "STOPPED":
+                return
+            state = task.__dict__
+            task.desired_status = "STOPPED"
+            task.stopped_reason = reason
+            state["stop_code"] = code
+            state["stopping_at"] = utcnow()
+            state["version"] += 1
+            self._tell(task)
+        stages = _STOPPING[state["has_own_interface"]]
+        self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
+
+    @staticmethod
+    def _describe_tasks() -> Callable[..., list[Task]]:
+        def describe_tasks(
+            backend: EC2ContainerServiceBackend, cluster_str: str, tasks: list[str]
+        ) -> list[Task]:
+            cluster = backend._get_cluster(cluster_str)
+            if not tasks:
+                raise InvalidParameterException("Tasks cannot be empty.")
+            if len(tasks) > _MOST_TASKS:
+                raise InvalidParameterException(f"Tasks may have at most {_MOST_TASKS} items.")
+            wanted = {task.split("/")[-1] for task in tasks}
+            known = list(backend.tasks.get(cluster.name, {}).values())
+            return [task for task in known if task.id in wanted]
+
+        return describe_tasks
+
+    @staticmethod
+    def _list_tasks() -> Callable[..., list[Task]]:
+        def list_tasks(  # noqa: PLR0917 - moto's signature
+            backend: EC2ContainerServiceBackend,
+            cluster_str: str | None = None,
+            container_instance: str | None = None,
+            family: str | None = None,
+            started_by: str | None = None,
+            service_name: str | None = None,
+            desiredStatus: str | None = None,  # noqa: N803 - moto's name
+        ) -> list[Task]:
+            cluster = backend._get_cluster(cluster_str or "default")
+            desired = desiredStatus or "RUNNING"
+            tests: list[Callable[[Task], bool]] = [lambda task: task.desired_status == desired]
+            if family:
+                tests.append(lambda task: _family(task) == family)
+            if started_by:
+                tests.append(lambda task: task.started_by == started_by)
+            if service_name:
+                group = "service:" + service_name.split("/")[-1]
+                tests.append(lambda task: task.group == group)
+            if container_instance:
+                tests.append(lambda task: container_instance in (task.container_instance_arn or ""))
+            known = list(backend.tasks.get(cluster.name, {}).values())
+            return [task for task in known if all(test(task) for test in tests)]
+
+        return list_tasks
+
+    # Services.
+
+    def _wrap_services(self, patches: ExitStack) -> None:
+        lifecycle = self
+
+        def create_service(
+            backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
+        ) -> Service:
+            network = copy.deepcopy(kwargs.get("network_configuration"))
+            if network:
+                network["awsvpcConfiguration"].setdefault("securityGroups", [])
+                kwargs["network_configuration"] = network
+            service: Service = original_create(backend, *args, **kwargs)
+            service.__dict__["deployment"] = _deployment_id(service)
+            lifecycle._reconcile(backend, service.name, service.cluster_name)
+            return service
+
+        def update_service(
+            backend: EC2ContainerServiceBackend, service_properties: dict[str, Any]
+        ) -> Service:
+            properties = dict(service_properties)
+            force = bool(properties.get("force_new_deployment"))
+            cluster = properties.get("cluster", "default")
+            before = backend._get_service(cluster, properties["service"].split("/")[-1])
+            definition = before.task_definition
+            if name := properties.get("task_definition"):
+                properties["task_definition"] = backend.describe_task_definition(name).arn
+            service: Service = original_update(backend, properties)
+            if force or service.task_definition != definition:
+                service.__dict__["deployment"] = f"{_STARTED_BY_SERVICE}{uuid.uuid4().int % 10**19}"
+            lifecycle._reconcile(backend, service.name, service.cluster_name)
+            return service
+
+        def delete_service(
+            backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
+        ) -> Service:
+            service: Service = original_delete(backend, *args, **kwargs)
+            service.desired_count = 0
+            lifecycle._reconcile(backend, service.name, service.cluster_name)
+            return service
+
+        original_create = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "create_service", create_service)
+        )
+        original_update = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "update_service", update_service)
+        )
+        original_delete = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "delete_service", delete_service)
+        )
+
+    def _reconcile(
+        self, backend: EC2ContainerServiceBackend, service_name: str, cluster_name: str
+    ) -> None:
+        """Start, replace and stop a service's tasks so that it has what it should have.
+
+        The tasks of an earlier deployment are stopped when those of the present one are running.
+        """
+        with self._lock:
+            service = backend.services.get(f"{cluster_name}:{service_name}")
+            if service is None:
+                return
+            deployment = service.__dict__["deployment"]
+            group = f"service:{service.name}"
+            tasks = [
+                task
+                for task in backend.tasks.get(cluster_name, {}).values()
+                if task.group == group and task.desired_status == "RUNNING"
+            ]
+            present = [task for task in tasks if task.started_by == deployment]
+            earlier = [task for task in tasks if task.started_by != deployment]
+            reason = f"Scaling activity initiated by (deployment {deployment})"
+            for task in present[service.desired_count :]:
+                self._stop(backend, task, reason, "ServiceSchedulerInitiated")
+            present = present[: service.desired_count]
+            missing = service.desired_count - len(present)
+            if missing > 0 and service.task_definition:
+                present += self._start_for(backend, service, deployment, missing)
+            running = [task for task in present if task.last_status == "RUNNING"]
+            if len(running) >= service.desired_count:
+                for task in earlier:
+                    self._stop(backend, task, reason, "ServiceSchedulerInitiated")
+                earlier = []
+            _count(service, deployment, len(present), len(running), len(earlier))
+
+    def _start_for(
+        self, backend: EC2ContainerServiceBackend, service: Service, deployment: str, count: int
+    ) -> list[Task]:
+        definition = str(service.task_definition)
+        if service.propagate_tags == "SERVICE":
+            tags = service.tags
+        elif service.propagate_tags == "TASK_DEFINITION":
+            tags = backend.describe_task_definition(definition).tags
+        else:
+            tags = []
+        try:
+            return backend.run_task(
+                cluster_str=service.cluster_name,
+                task_definition_str=definition,
+                count=count,
+                overrides=None,
+                started_by=deployment,
+                tags=list(tags),
+                launch_type=service.launch_type,
+                networking_configuration=service.network_configuration or None,
+                group=f"service:{service.name}",
+            )
+        except Exception as error:  # noqa: BLE001 - moto raises bare ones; a service goes on
+            _LOG.warning("Service %s could not start a task: %s", service.name, error)
+            return []
+
+
+_RUN_TASK_PARAMETERS = (
+    "cluster_str",
+    "task_definition_str",
+    "count",
+    "overrides",
+    "started_by",
+    "tags",
+    "launch_type",
+    "networking_configuration",
+    "group",
+    "platform_version",
+    "capacity_provider_strategy",
+)
+
+
+def _resource_requirements(task_definition: TaskDefinition) -> dict[str, Any]:
+    # moto's own insists on a memory for each container, which is optional with one for the task.
+    # Only tasks on container instances need this at all.
+    definitions: list[dict[str, Any]] = task_definition.container_definitions
+    ports = [
+        mapping["hostPort"]
+        for definition in definitions
+        for mapping in definition.get("portMappings", [])
+        if task_definition.network_mode != "awsvpc" and "hostPort" in mapping
+    ]
+    return {
+        "CPU": sum(int(definition.get("cpu") or 0) for definition in definitions),
+        "MEMORY": sum(
+            int(definition.get("memory") or definition.get("memoryReservation") or 0)
+            for definition in definitions
+        ),
+        "PORTS": ports,
+        "PORTS_UDP": [],
+    }
+
+
+def _bound(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _last_status(self: Task) -> str:
+    return str(self.__dict__.get("_status", "PROVISIONING"))
+
+
+def _set_last_status(self: Task, value: str) -> None:
+    self.__dict__["_status"] = value
+
+
+def _release_interfaces(backend: EC2ContainerServiceBackend, task: Task) -> None:
+    """Delete a stopped task's network interfaces, which moto never does: a VPC needs that to go."""
+    ec2 = ec2_backends[backend.account_id][backend.region_name]
+    attachments: list[dict[str, Any]] = task.attachments
+    for attachment in attachments:
+        for detail in attachment["details"]:
+            if detail["name"] == "networkInterfaceId":
+                with contextlib.suppress(InvalidNetworkInterfaceIdError):
+                    ec2.delete_network_interface(detail["value"])
+
+
+def _family(task: Task) -> str:
+    return str(task.task_definition_arn.split("/")[-1].split(":")[0])
+
+
+def _deployment_id(service: Service) -> str:
+    if service.deployments:
+        return str(service.deployments[0]["id"])
+    return f"{_STARTED_BY_SERVICE}{uuid.uuid4().int % 10**19}"
+
+
+def _count(service: Service, deployment: str, tasks: int, running: int, earlier: int) -> None:
+    """Show in the service what it has; with tasks of an earlier deployment it is not stable."""
+    done = running == service.desired_count and not earlier
+    service.running_count = running + earlier
+    service.pending_count = tasks - running
+    if not service.deployments:
+        return
+    primary = service.deployments[0]
+    primary.update(
+        id=deployment,
+        taskDefinition=service.task_definition,
+        desiredCount=service.desired_count,
+        runningCount=running,
+        pendingCount=tasks - running,
+        rolloutState="COMPLETED" if done else "IN_PROGRESS",
+        rolloutStateReason=f"ECS deployment {deployment} "
+        + ("completed." if done else "in progress."),
+        updatedAt=utcnow(),
+    )
+    outgoing = {**primary, "status": "ACTIVE", "id": "ecs-svc/0", "runningCount": earlier}
+    service.deployments = [primary, *([outgoing] if earlier else [])]
+
+
+def _containers(task: Task, definition: TaskDefinition) -> list[dict[str, Any]]:
+    attachments: list[dict[str, Any]] = task.attachments
+    base = task.task_arn.replace(":task/", ":container/")
+    address = [
+        {"attachmentId": attachment["id"], "privateIpv4Address": detail["value"]}
+        for attachment in attachments
+        for detail in attachment["details"]
+        if detail["name"] == "privateIPv4Address"
+    ]
+    return [
+        {
+            "containerArn": f"{base}/{uuid.uuid4()}",
+            "taskArn": task.task_arn,
+            "name": container["name"],
+            "image": container.get("image", ""),
+            "lastStatus": "PENDING",
+            "networkInterfaces": address,
+            "cpu": str(container.get("cpu", 0)),
+        }
+        for container in definition.container_definitions
+    ]
+
+
+def _container_status(task_status: str) -> str:
+    if task_status in {"PROVISIONING", "PENDING", "ACTIVATING"}:
+        return "PENDING"
+    return "RUNNING" if task_status in {"RUNNING", "DEACTIVATING", "STOPPING"} else "STOPPED"
+
+
+def _attachment_status(task_status: str) -> str:
+    if task_status == "PROVISIONING":
+        return "PRECREATED"
+    return "DELETED" if task_status == "STOPPED" else "ATTACHED"
+
+
+def task_detail(task: Task) -> dict[str, Any]:
+    """Build the detail of a task's event, as AWS writes it: without tags.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html
+    """
+    state = task.__dict__
+    detail: dict[str, Any] = {
+        "attachments": copy.deepcopy(task.attachments),
+        "availabilityZone": state["availability_zone"],
+        "clusterArn": task.cluster_arn,
+        "containers": copy.deepcopy(state["containers"]),
+        "cpu": state["cpu"],
+        "desiredStatus": task.desired_status,
+        "enableExecuteCommand": False,
+        "group": task.group,
+        "launchType": task.launch_type or ("EC2" if task.container_instance_arn else "FARGATE"),
+        "lastStatus": task.last_status,
+        "memory": state["memory"],
+        "overrides": task.overrides or {"containerOverrides": []},
+        "taskArn": task.task_arn,
+        "taskDefinitionArn": task.task_definition_arn,
+        "version": state["version"],
+    }
+    optional = {
+        "connectivity": "connectivity",
+        "containerInstanceArn": "container_instance_arn",
+        "platformVersion": "platform_version",
+        "startedBy": "started_by",
+        "stopCode": "stop_code",
+        "stoppedReason": "stopped_reason",
+        "connectivityAt": "connectivity_at",
+        "createdAt": "created_at",
+        "executionStoppedAt": "execution_stopped_at",
+        "pullStartedAt": "pull_started_at",
+        "pullStoppedAt": "pull_stopped_at",
+        "startedAt": "started_at",
+        "stoppedAt": "stopped_at",
+        "stoppingAt": "stopping_at",
+        "updatedAt": "updated_at",
+    }
+    for name, attribute in optional.items():
+        if value := state.get(attribute):
+            detail[name] = _timestamp(value) if isinstance(value, datetime.datetime) else value
+    return detail
+
+
+def _timestamp(moment: datetime.datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+__all__ = ["TaskLifecycle", "task_detail"]

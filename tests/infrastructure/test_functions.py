@@ -1,0 +1,243 @@
+"""The Lambda functions, and what each one may do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.infrastructure.conftest import Case
+from tests.infrastructure.expected import Expected
+from tests.infrastructure.policies import permissions
+from tests.synthesized import ROOT, Deployed
+
+STEPS = {
+    "CheckTags": "check_tags",
+    "StoreSecret": "store_secret",
+    "CreatePolicy": "create_policy",
+    "CreateToken": "create_token",
+    "PublishSecret": "publish_secret",
+    "CheckConsul": "check_consul",
+    "BootstrapAcls": "bootstrap_acls",
+    "CreateBootstrapPolicies": "create_policy",
+    "CreateControllerToken": "create_token",
+    "StartDeploymentRun": "start_deployment_run",
+    "AnswerCloudFormation": "answer_cloudformation",
+}
+
+TALKS_TO_CONSUL = {
+    *("CheckConsul", "BootstrapAcls", "CreateBootstrapPolicies", "CreateControllerToken"),
+    *("CreatePolicy", "CreateToken"),
+}
+
+
+def environment(name: str, expected: Expected) -> dict[str, str]:
+    """Return the variables that a function should have."""
+    token_secrets = {
+        "BootstrapAcls": expected.bootstrap_secret,
+        "CreateBootstrapPolicies": expected.bootstrap_secret,
+        "CreateControllerToken": expected.bootstrap_secret,
+        "CreatePolicy": expected.controller_secret,
+        "CreateToken": expected.controller_secret,
+    }
+    variables: dict[str, str] = {}
+    if name in TALKS_TO_CONSUL:
+        variables = {
+            "CLUSTER_ARN": expected.cluster,
+            "CONSUL_HTTP_ADDR": expected.address,
+            "CONSUL_DATACENTER": expected.datacenter,
+        }
+        if expected.ca_secret:
+            variables["CONSUL_CA_SECRET_ARN"] = expected.ca_secret
+        if name in token_secrets:
+            variables["CONSUL_TOKEN_SECRET_ARN"] = token_secrets[name]
+    elif name == "CheckTags":
+        own = [
+            expected.bootstrap_secret_name,
+            f"{expected.prefix}-consul-controller-token",
+            f"{expected.prefix}-consul-client-token",
+        ]
+        if expected.ca_secret:
+            own.append("consul-ca")
+        variables = {
+            "CLUSTER_ARN": expected.cluster,
+            "SECRET_PREFIX": expected.prefix,
+            "RESERVED_SECRET_NAMES": ",".join(own),
+        }
+    elif name == "StoreSecret":
+        variables = {"SECRET_TAGS": json.dumps(expected.tags)}
+    elif name == "StartDeploymentRun":
+        variables = {"DEPLOYMENT_RUN_ARN": expected.machine("DeploymentRun")}
+    return variables
+
+
+def test_each_function_is_configured_like_this_and_no_more(case: Case) -> None:
+    deployed, expected = case
+    functions = deployed.of_type("AWS::Lambda::Function")
+    code = functions["CheckTags"]["Code"]
+
+    assert functions == {
+        name: {
+            "Description": f"Consul on ECS: the step {step}",
+            "Runtime": "python3.13",
+            "Architectures": ["arm64"],
+            "Handler": f"handlers.{step}.handler",
+            "Code": code,
+            "Role": expected.place.arn("iam", f"role/{name}", region=False),
+            "MemorySize": 512,
+            # A bootstrap may take Consul a minute, and nobody else hears of the token.
+            "Timeout": 120 if name == "BootstrapAcls" else 45,
+            "LoggingConfig": {"LogFormat": "JSON", "LogGroup": name},
+            **(
+                {"Environment": {"Variables": variables}}
+                if (variables := environment(name, expected))
+                else {}
+            ),
+            **(
+                {
+                    "VpcConfig": {
+                        "SubnetIds": list(expected.subnets),
+                        "SecurityGroupIds": list(expected.security_groups),
+                    }
+                }
+                if expected.subnets and name in TALKS_TO_CONSUL
+                else {}
+            ),
+            **expected.tag_list,
+        }
+        for name, step in STEPS.items()
+    }
+    assert code == {
+        "S3Bucket": f"cdk-hnb659fds-assets-{expected.place.account}-{expected.place.region}",
+        "S3Key": code["S3Key"],
+    }
+    digest, _, kind = code["S3Key"].partition(".")
+    assert (len(digest), kind) == (64, "zip")
+
+
+@pytest.mark.parametrize("step", sorted(set(STEPS.values())))
+def test_every_step_is_a_module_with_a_handler(step: str) -> None:
+    assert "def handler(" in (ROOT / "handlers" / f"{step}.py").read_text()
+
+
+def test_every_handler_is_a_step_of_a_function() -> None:
+    modules = {path.stem for path in (ROOT / "handlers").glob("[!_]*.py")}
+
+    assert modules == set(STEPS.values())
+
+
+def test_a_function_is_there_only_once_its_role_may_do_what_it_needs(deployed: Deployed) -> None:
+    for (kind, name), resource in deployed.resources.items():
+        if kind in {"AWS::Lambda::Function", "AWS::StepFunctions::StateMachine"}:
+            assert ("AWS::IAM::Policy", name) in resource["DependsOn"], (kind, name)
+
+
+def test_without_security_groups_in_the_settings_one_is_made_for_all(vpc_only: Deployed) -> None:
+    assert vpc_only.of_type("AWS::EC2::SecurityGroup") == {
+        "HandlersSecurityGroup": {
+            "GroupDescription": "Consul on ECS: the handlers that talk to Consul",
+            "SecurityGroupEgress": [
+                {
+                    "CidrIp": "0.0.0.0/0",
+                    "Description": "Allow all outbound traffic by default",
+                    "IpProtocol": "-1",
+                }
+            ],
+            "VpcId": "vpc-0123456789abcdef0",
+        }
+    }
+    in_vpc = {
+        name: function["VpcConfig"]
+        for name, function in vpc_only.of_type("AWS::Lambda::Function").items()
+        if "VpcConfig" in function
+    }
+    assert in_vpc == {
+        name: {
+            "SubnetIds": ["subnet-0123456789abcdef0"],
+            "SecurityGroupIds": ["sg-of-HandlersSecurityGroup"],
+        }
+        for name in TALKS_TO_CONSUL
+    }
+    # Whoever runs Consul has to let it in.
+    assert vpc_only.outputs["HandlersSecurityGroupId"] == {"Value": "sg-of-HandlersSecurityGroup"}
+
+
+# --------------------------------------------------------------------------------------------------
+# Roles
+# --------------------------------------------------------------------------------------------------
+
+READ = "secretsmanager:GetSecretValue"
+DESCRIBE = "secretsmanager:DescribeSecret"
+PUT = "secretsmanager:PutSecretValue"
+PUBLISH = "secretsmanager:UpdateSecretVersionStage"
+CREATE = {"secretsmanager:CreateSecret", "secretsmanager:TagResource"}
+
+NETWORK_INTERFACES = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+}
+
+
+def allowed(name: str, expected: Expected) -> dict[str, set[str]]:
+    """Return what a function's role should allow: actions by resource."""
+    own: dict[str, dict[str, set[str]]] = {
+        "CheckTags": {expected.tasks: {"ecs:DescribeTasks"}},
+        "StoreSecret": {expected.token_secrets: {READ, DESCRIBE, PUT, *CREATE}},
+        "PublishSecret": {expected.token_secrets: {DESCRIBE, PUBLISH}},
+        "CreatePolicy": {expected.controller_secret: {READ}},
+        "CreateToken": {expected.controller_secret: {READ}, expected.token_secrets: {READ}},
+        "CheckConsul": {},
+        "BootstrapAcls": {expected.bootstrap_secret: {READ, DESCRIBE, PUT, PUBLISH}},
+        "CreateBootstrapPolicies": {expected.bootstrap_secret: {READ}},
+        "CreateControllerToken": {
+            expected.bootstrap_secret: {READ},
+            expected.controller_secret: {READ},
+        },
+        "StartDeploymentRun": {expected.machine("DeploymentRun"): {"states:StartExecution"}},
+        "AnswerCloudFormation": {},
+    }
+    found = own[name]
+    found[expected.log_group(name)] = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    if name in TALKS_TO_CONSUL:
+        if expected.ca_secret:
+            found[expected.ca_secret] = {READ}
+        if expected.subnets:
+            found["*"] = NETWORK_INTERFACES
+    return found
+
+
+def test_each_function_may_do_this_and_no_more(case: Case) -> None:
+    deployed, expected = case
+    policies = deployed.of_type("AWS::IAM::Policy")
+
+    assert {name: permissions(policies[name]) for name in STEPS} == {
+        name: allowed(name, expected) for name in STEPS
+    }
+
+
+def test_each_function_has_a_role_of_its_own_that_only_lambda_may_assume(case: Case) -> None:
+    deployed, expected = case
+    roles: dict[str, Any] = deployed.of_type("AWS::IAM::Role")
+
+    assert {name: roles[name] for name in STEPS} == {
+        name: {
+            "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Action": "sts:AssumeRole",
+                        "Principal": {"Service": "lambda.amazonaws.com"},
+                    }
+                ],
+            },
+            "Description": f"Consul on ECS: the step {step}",
+            **expected.tag_list,
+        }
+        for name, step in STEPS.items()
+    }

@@ -1,0 +1,510 @@
+"""CloudFormation in the local cloud deploys, updates, rolls back and deletes as AWS does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.cloud import LocalCloud
+from local.cloud.cloudformation import DeploymentError, deployment_order
+from local.cloud.waiting import until
+
+ROLE = "arn:aws:iam::123456789012:role/r"
+
+# The function of a custom resource. What it does is in the properties: `Status` and `Data` of its
+# answer, or `Silent`, to leave the answer to somebody else.
+ANSWERING = """
+import json, urllib.request
+
+def handler(event, context):
+    print(json.dumps({"told": event}))
+    properties = event["ResourceProperties"]
+    if properties.get("Raise") == "true":
+        raise RuntimeError("not this time")
+    if properties.get("Silent") == "true" and event["RequestType"] == "Create":
+        return
+    failed = properties.get("Fail") == "true" and event["RequestType"] != "Delete"
+    answer = {
+        "Status": "FAILED" if failed else "SUCCESS",
+        "Reason": "because it was asked to",
+        "PhysicalResourceId": "physical-" + properties.get("Name", "x"),
+        "Data": {"Answer": "42"},
+    }
+    for name in ("StackId", "RequestId", "LogicalResourceId"):
+        answer[name] = event[name]
+    request = urllib.request.Request(
+        event["ResponseURL"], data=json.dumps(answer).encode(), method="PUT"
+    )
+    urllib.request.urlopen(request)
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(workdir=tmp_path_factory.mktemp("cloud"), task_stage_seconds=0.01) as cloud:
+        cloud.client("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")
+        yield cloud
+
+
+@pytest.fixture
+def stack(cloud: LocalCloud) -> Stack:
+    return Stack(cloud)
+
+
+class Stack:
+    """One stack, deployed from dictionaries."""
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self.cloud = cloud
+        self.name = f"s{uuid.uuid4().hex[:8]}"
+        self.client = cloud.client("cloudformation")
+        self.template: dict[str, Any] = {}
+
+    def create(self, resources: dict[str, Any], **more: Any) -> str:
+        """Create the stack and return its final status."""
+        self.start(resources, **more)
+        return self.status()
+
+    def start(self, resources: dict[str, Any], **more: Any) -> None:
+        self.template = {"Resources": resources, **more}
+        self.client.create_stack(StackName=self.name, TemplateBody=json.dumps(self.template))
+
+    def update(self, resources: dict[str, Any], **more: Any) -> str:
+        self.template = {"Resources": resources, **more}
+        self.client.update_stack(StackName=self.name, TemplateBody=json.dumps(self.template))
+        return self.status()
+
+    def delete(self) -> None:
+        self.client.delete_stack(StackName=self.name)
+        until(lambda: not self.described(), what="the stack is gone")
+
+    def described(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self.client.describe_stacks(StackName=self.name)["Stacks"][0]
+        except ClientError:
+            return {}
+        return found
+
+    def status(self) -> str:
+        def final() -> str:
+            status = str(self.described()["StackStatus"])
+            return "" if status.endswith("IN_PROGRESS") else status
+
+        return until(final, within=30, what="the deployment is over")
+
+    def outputs(self) -> dict[str, str]:
+        return {x["OutputKey"]: x["OutputValue"] for x in self.described().get("Outputs", [])}
+
+    def reasons(self) -> dict[str, str]:
+        events = self.client.describe_stack_events(StackName=self.name)["StackEvents"]
+        return {
+            f"{event['LogicalResourceId']} {event['ResourceStatus']}": event["ResourceStatusReason"]
+            for event in events
+            if "ResourceStatusReason" in event
+        }
+
+    def physical_ids(self) -> dict[str, str]:
+        found = self.client.describe_stack_resources(StackName=self.name)["StackResources"]
+        return {x["LogicalResourceId"]: x["PhysicalResourceId"] for x in found}
+
+
+def function(code: str = "def handler(event, context): return 1", **more: Any) -> dict[str, Any]:
+    properties = {"Runtime": "python3.13", "Handler": "index.handler", "Role": ROLE, "Timeout": 10}
+    code_property = {"Code": {"ZipFile": code}, "LoggingConfig": {"LogFormat": "JSON"}}
+    return {"Type": "AWS::Lambda::Function", "Properties": properties | code_property | more}
+
+
+def custom(**properties: Any) -> dict[str, Any]:
+    token = {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}}
+    return {"Type": "Custom::Thing", "Properties": token | properties}
+
+
+def log_group(**more: Any) -> dict[str, Any]:
+    return {"Type": "AWS::Logs::LogGroup", **more}
+
+
+def told(cloud: LocalCloud, stack: Stack) -> list[dict[str, Any]]:
+    """What the function of this stack's custom resources has been told."""
+    records = [entry["record"] for entry in cloud.lambda_logs()]
+    events = [record["told"] for record in records if "told" in record]
+    return [event for event in events if f"/{stack.name}/" in event["StackId"]]
+
+
+# Order.
+
+
+def test_resources_come_after_those_they_need_and_custom_ones_last() -> None:
+    definitions = {
+        "Custom": {"Type": "Custom::X", "Properties": {}},
+        "C": {"Type": "T", "Properties": {"P": {"Fn::Sub": "${B.Arn} ${!A}"}}},
+        "B": {"Type": "T", "Properties": {"P": [{"Fn::GetAtt": ["A", "Arn"]}]}},
+        "A": {"Type": "T", "DependsOn": "Z"},
+        "Z": {"Type": "T"},
+    }
+    assert deployment_order(definitions) == ["Z", "A", "B", "C", "Custom"]
+
+
+def test_resources_that_need_each_other_are_refused() -> None:
+    definitions = {"A": {"Type": "T", "DependsOn": ["B"]}, "B": {"Type": "T", "DependsOn": ["A"]}}
+    with pytest.raises(DeploymentError, match="Circular"):
+        deployment_order(definitions)
+
+
+# Custom resources.
+
+
+def test_a_custom_resource_gives_its_physical_id_and_data(stack: Stack) -> None:
+    outputs = {
+        "Id": {"Value": {"Ref": "Custom"}},
+        "Answer": {"Value": {"Fn::GetAtt": ["Custom", "Answer"]}},
+    }
+    resources = {"Function": function(ANSWERING), "Custom": custom(Name="a", Number=3, Flag=True)}
+    assert stack.create(resources, Outputs=outputs) == "CREATE_COMPLETE"
+    assert stack.outputs() == {"Id": "physical-a", "Answer": "42"}
+    event = told(stack.cloud, stack)[0]
+    assert event["RequestType"] == "Create"
+    assert event["ResourceProperties"]["Number"] == "3"
+    assert event["ResourceProperties"]["Flag"] == "true"
+
+
+def test_a_stack_is_in_progress_until_somebody_answers(
+    cloud: LocalCloud, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.cloud.cloudformation._ANSWER_AFTER_SECONDS", 0.1)
+    group = f"g{uuid.uuid4().hex}"
+    dependant = log_group(DependsOn="Custom", Properties={"LogGroupName": group})
+    stack.start(
+        {"Dependant": dependant, "Function": function(ANSWERING), "Custom": custom(Silent=True)}
+    )
+    event = until(lambda: told(cloud, stack), what="the function has been told")[0]
+    assert stack.described()["StackStatus"] == "CREATE_IN_PROGRESS"
+    groups = cloud.client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert groups == []
+    answer(event, Status="SUCCESS", PhysicalResourceId="later")
+    assert stack.status() == "CREATE_COMPLETE"
+    assert stack.physical_ids()["Custom"] == "later"
+
+
+def answer(event: dict[str, Any], **response: Any) -> None:
+    import requests  # noqa: PLC0415 - as whoever has been given the URL would
+
+    names = ("StackId", "RequestId", "LogicalResourceId")
+    body = {**{name: event[name] for name in names}, **response}
+    requests.put(event["ResponseURL"], data=json.dumps(body), timeout=5).raise_for_status()
+
+
+def test_a_failed_custom_resource_rolls_the_stack_back_and_says_why(stack: Stack) -> None:
+    group = f"g{uuid.uuid4().hex}"
+    resources = {
+        "Function": function(ANSWERING),
+        "Before": log_group(Properties={"LogGroupName": group}),
+        "Custom": custom(Fail=True),
+        "After": log_group(DependsOn="Custom"),
+    }
+    assert stack.create(resources) == "ROLLBACK_COMPLETE"
+    assert "because it was asked to" in stack.reasons()["Custom CREATE_FAILED"]
+    assert [event["RequestType"] for event in told(stack.cloud, stack)] == ["Create", "Delete"]
+    logs = stack.cloud.client("logs")
+    assert logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"] == []
+
+
+def test_a_function_that_raises_fails_the_resource_at_once(stack: Stack) -> None:
+    resources = {"Function": function(ANSWERING), "Custom": custom(Raise=True)}
+    assert stack.create(resources) in {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
+    assert "not this time" in stack.reasons()["Custom CREATE_FAILED"]
+
+
+def test_a_changed_custom_resource_is_told_its_old_properties(stack: Stack) -> None:
+    stack.create({"Function": function(ANSWERING), "Custom": custom(Name="a", V=1)})
+    updated = {"Function": function(ANSWERING), "Custom": custom(Name="a", V=2)}
+    assert stack.update(updated) == "UPDATE_COMPLETE"
+    event = told(stack.cloud, stack)[-1]
+    assert event["RequestType"] == "Update"
+    assert event["PhysicalResourceId"] == "physical-a"
+    assert event["ResourceProperties"]["V"] == "2"
+    assert event["OldResourceProperties"]["V"] == "1"
+
+
+def test_a_new_physical_id_deletes_the_old_resource(stack: Stack) -> None:
+    stack.create({"Function": function(ANSWERING), "Custom": custom(Name="a")})
+    stack.update({"Function": function(ANSWERING), "Custom": custom(Name="b")})
+    kinds = [(e["RequestType"], e.get("PhysicalResourceId")) for e in told(stack.cloud, stack)]
+    assert kinds == [("Create", None), ("Update", "physical-a"), ("Delete", "physical-a")]
+
+
+def test_a_failed_update_goes_back_to_what_was(stack: Stack) -> None:
+    before = {"Function": function(ANSWERING), "Custom": custom(Name="a", V=1)}
+    stack.create(before)
+    after = {**before, "New": log_group(), "Custom": custom(Name="a", V=2, Fail=True)}
+    after["Function"] = function(ANSWERING, Description="changed")
+    assert stack.update(after) == "UPDATE_ROLLBACK_COMPLETE"
+    assert set(stack.physical_ids()) == {"Function", "Custom"}
+    name = stack.physical_ids()["Function"]
+    configuration = stack.cloud.client("lambda").get_function_configuration(FunctionName=name)
+    assert configuration["Description"] == ""
+
+
+def test_deleting_a_stack_tells_the_custom_resource_before_its_function_goes(
+    stack: Stack,
+) -> None:
+    stack.create({"Function": function(ANSWERING), "Custom": custom(Name="a")})
+    stack.delete()
+    assert told(stack.cloud, stack)[-1]["RequestType"] == "Delete"
+
+
+# Resource types.
+
+
+def machine(state: str, **more: Any) -> dict[str, Any]:
+    definition = {"StartAt": state, "States": {state: {"Type": "Pass", "End": True}}}
+    join = {"Fn::Join": ["", [json.dumps(definition)]]}
+    properties = {"RoleArn": ROLE, "DefinitionString": join, **more}
+    return {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
+
+
+def test_an_updated_state_machine_keeps_its_arn_and_runs_its_new_definition(stack: Stack) -> None:
+    stack.create({"Machine": machine("One")})
+    arn = stack.physical_ids()["Machine"]
+    assert stack.update({"Machine": machine("Two")}) == "UPDATE_COMPLETE"
+    assert stack.physical_ids()["Machine"] == arn
+    workflows = stack.cloud.client("stepfunctions")
+    found = workflows.describe_state_machine(stateMachineArn=arn)
+    assert json.loads(found["definition"])["StartAt"] == "Two"
+    execution = workflows.start_execution(stateMachineArn=arn)["executionArn"]
+    until(
+        lambda: workflows.describe_execution(executionArn=execution)["status"] == "SUCCEEDED",
+        what="the execution has finished",
+    )
+    stack.delete()
+    with pytest.raises(ClientError, match="StateMachineDoesNotExist"):
+        workflows.describe_state_machine(stateMachineArn=arn)
+
+
+def test_an_updated_function_runs_its_new_code_with_its_new_environment(stack: Stack) -> None:
+    client = stack.cloud.client("lambda")
+    stack.create(
+        {
+            "F": function(
+                Environment={"Variables": {"A": 1}}, Architectures=["arm64"], MemorySize=512
+            )
+        }
+    )
+    name = stack.physical_ids()["F"]
+    before = client.get_function_configuration(FunctionName=name)
+    assert (before["Architectures"], before["MemorySize"]) == (["arm64"], 512)
+    assert before["Environment"] == {"Variables": {"A": "1"}}
+    code = "import os\ndef handler(event, context): return os.environ['B']"
+    stack.update({"F": function(code, Environment={"Variables": {"B": "two"}})})
+    assert stack.physical_ids()["F"] == name
+    assert json.loads(client.invoke(FunctionName=name)["Payload"].read()) == "two"
+    assert client.get_function_configuration(FunctionName=name)["MemorySize"] == 128
+
+
+def secret(**properties: Any) -> dict[str, Any]:
+    return {"Type": "AWS::SecretsManager::Secret", "Properties": properties}
+
+
+def test_a_secret_has_the_value_given_or_generated(stack: Stack) -> None:
+    generate = {
+        "SecretStringTemplate": '{"user": "x"}',
+        "GenerateStringKey": "password",
+        "PasswordLength": 20,
+        "ExcludePunctuation": True,
+        "ExcludeCharacters": "abc",
+    }
+    stack.create(
+        {
+            "Given": secret(SecretString="v", Name=stack.name),
+            "G": secret(GenerateSecretString=generate),
+        }
+    )
+    client = stack.cloud.client("secretsmanager")
+    assert client.get_secret_value(SecretId=stack.name)["SecretString"] == "v"
+    arn = stack.physical_ids()["G"]
+    value = json.loads(client.get_secret_value(SecretId=arn)["SecretString"])
+    assert value["user"] == "x"
+    assert len(value["password"]) == 20
+    assert value["password"].isalnum()
+    assert not set("abc") & set(value["password"])
+
+
+def test_an_updated_secret_keeps_the_value_that_the_template_does_not_change(
+    stack: Stack,
+) -> None:
+    client = stack.cloud.client("secretsmanager")
+    stack.create({"S": secret(GenerateSecretString={})})
+    arn = stack.physical_ids()["S"]
+    client.put_secret_value(SecretId=arn, SecretString="rotated")
+    stack.update({"S": secret(GenerateSecretString={}, Description="new")})
+    assert client.get_secret_value(SecretId=arn)["SecretString"] == "rotated"
+    assert client.describe_secret(SecretId=arn)["Description"] == "new"
+
+
+def test_a_deleted_stack_deletes_its_secrets_unless_they_are_to_be_retained(stack: Stack) -> None:
+    retained = {**secret(SecretString="v", Name=f"{stack.name}-kept"), "DeletionPolicy": "Retain"}
+    stack.create({"Gone": secret(SecretString="v", Name=f"{stack.name}-gone"), "Kept": retained})
+    stack.delete()
+    names = [s["Name"] for s in stack.cloud.client("secretsmanager").list_secrets()["SecretList"]]
+    assert f"{stack.name}-kept" in names
+    assert f"{stack.name}-gone" not in names
+
+
+def test_a_rule_with_its_target_queue_policy_and_alarm_is_created_updated_and_deleted(
+    stack: Stack,
+) -> None:
+    def resources(attempts: int) -> dict[str, Any]:
+        allowed = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage"}
+        policy = {"Version": "2012-10-17", "Statement": [{**allowed, "Resource": "*"}]}
+        target = {
+            "Id": "t",
+            "Arn": {"Ref": "Machine"},
+            "RoleArn": ROLE,
+            "RetryPolicy": {"MaximumRetryAttempts": attempts},
+            "DeadLetterConfig": {"Arn": {"Fn::GetAtt": ["Queue", "Arn"]}},
+            "InputTransformer": {"InputPathsMap": {"a": "$.detail"}, "InputTemplate": "<a>"},
+        }
+        alarm = {
+            "MetricName": "m",
+            "Namespace": "n",
+            "ComparisonOperator": "GreaterThanThreshold",
+            "EvaluationPeriods": 1,
+            "Threshold": attempts,
+            "Period": 60,
+            "Statistic": "Sum",
+        }
+        return {
+            "Machine": machine("One"),
+            "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"VisibilityTimeout": attempts}},
+            "Policy": {
+                "Type": "AWS::SQS::QueuePolicy",
+                "Properties": {"Queues": [{"Ref": "Queue"}], "PolicyDocument": policy},
+            },
+            "Rule": {
+                "Type": "AWS::Events::Rule",
+                "Properties": {"EventPattern": {"source": ["x"]}, "Targets": [target]},
+            },
+            "Alarm": {"Type": "AWS::CloudWatch::Alarm", "Properties": alarm},
+        }
+
+    assert stack.create(resources(3)) == "CREATE_COMPLETE"
+    ids = stack.physical_ids()
+    for attempts in (3, 5):
+        if attempts == 5:
+            assert stack.update(resources(5)) == "UPDATE_COMPLETE"
+            assert stack.physical_ids() == ids
+        targets = stack.cloud.client("events").list_targets_by_rule(Rule=ids["Rule"])["Targets"]
+        assert targets[0]["Arn"] == ids["Machine"]
+        assert targets[0]["RetryPolicy"] == {"MaximumRetryAttempts": attempts}
+        attributes = stack.cloud.client("sqs").get_queue_attributes(
+            QueueUrl=ids["Queue"], AttributeNames=["All"]
+        )["Attributes"]
+        assert attributes["VisibilityTimeout"] == str(attempts)
+        assert "Statement" in attributes["Policy"]
+        alarms = stack.cloud.client("cloudwatch").describe_alarms(AlarmNames=[ids["Alarm"]])
+        assert alarms["MetricAlarms"][0]["Threshold"] == attempts
+    stack.delete()
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        stack.cloud.client("events").describe_rule(Name=ids["Rule"])
+
+
+def test_a_deployed_service_runs_its_tasks(stack: Stack) -> None:
+    subnet = stack.cloud.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+    network = {"AwsvpcConfiguration": {"Subnets": [subnet], "AssignPublicIp": "ENABLED"}}
+    container = {
+        "Name": "app",
+        "Image": "i",
+        "Environment": [{"Name": "A", "Value": "b"}],
+        "DockerLabels": {"Kept.AsIs": "x"},
+        "Secrets": [{"Name": "T", "ValueFrom": "arn"}],
+    }
+    definition = {
+        "Family": stack.name,
+        "RequiresCompatibilities": ["FARGATE"],
+        "NetworkMode": "awsvpc",
+        "Cpu": 256,
+        "Memory": "512",
+        "ContainerDefinitions": [container],
+        "Tags": [{"Key": "consul.hashicorp.com/mesh", "Value": "true"}],
+    }
+    service = {
+        "Cluster": {"Ref": "Cluster"},
+        "TaskDefinition": {"Ref": "Task"},
+        "DesiredCount": 1,
+        "LaunchType": "FARGATE",
+        "PropagateTags": "TASK_DEFINITION",
+        "NetworkConfiguration": network,
+    }
+    resources = {
+        "Service": {"Type": "AWS::ECS::Service", "Properties": service},
+        "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": definition},
+        "Cluster": {"Type": "AWS::ECS::Cluster"},
+    }
+    assert stack.create(resources) == "CREATE_COMPLETE"
+    ids = stack.physical_ids()
+    ecs = stack.cloud.client("ecs")
+    registered = ecs.describe_task_definition(taskDefinition=ids["Task"])["taskDefinition"]
+    assert registered["containerDefinitions"][0]["dockerLabels"] == {"Kept.AsIs": "x"}
+    assert registered["containerDefinitions"][0]["secrets"] == [{"name": "T", "valueFrom": "arn"}]
+    tasks = ecs.list_tasks(cluster=ids["Cluster"])["taskArns"]
+    found = ecs.describe_tasks(cluster=ids["Cluster"], tasks=tasks, include=["TAGS"])["tasks"]
+    assert found[0]["tags"] == [{"key": "consul.hashicorp.com/mesh", "value": "true"}]
+    stack.delete()
+    assert ecs.list_tasks(cluster=ids["Cluster"])["taskArns"] == []
+
+
+def test_a_change_of_a_resource_reaches_those_that_refer_to_it(stack: Stack) -> None:
+    def resources(name: str) -> dict[str, Any]:
+        environment = {"Variables": {"GROUP": {"Ref": "Group"}}}
+        return {
+            "F": function(Environment=environment),
+            "Group": log_group(Properties={"LogGroupName": name}),
+        }
+
+    stack.create(resources(f"{stack.name}-one"))
+    stack.update(resources(f"{stack.name}-two"))
+    configuration = stack.cloud.client("lambda").get_function_configuration(
+        FunctionName=stack.physical_ids()["F"]
+    )
+    assert configuration["Environment"]["Variables"] == {"GROUP": f"{stack.name}-two"}
+
+
+def test_a_type_that_nobody_knows_is_skipped_with_a_warning_and_metadata_without_one(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    resources = {
+        "Unknown": {"Type": "AWS::Imaginary::Thing"},
+        "Metadata": {"Type": "AWS::CDK::Metadata"},
+        "Group": log_group(),
+    }
+    with caplog.at_level(logging.WARNING):
+        assert stack.create(resources) == "CREATE_COMPLETE"
+    message = (
+        "AWS::Imaginary::Thing is not supported by the local cloud: Unknown of stack "
+        f"{stack.name} is skipped"
+    )
+    assert [record.getMessage() for record in caplog.records] == [message]
+
+
+def test_a_change_set_creates_updates_and_reports_that_nothing_changes(stack: Stack) -> None:
+    def change(kind: str, state: str) -> dict[str, Any]:
+        arguments = {"StackName": stack.name, "ChangeSetName": f"c{uuid.uuid4().hex}"}
+        body = json.dumps({"Resources": {"Machine": machine(state)}})
+        stack.client.create_change_set(**arguments, TemplateBody=body, ChangeSetType=kind)
+        found: dict[str, Any] = stack.client.describe_change_set(**arguments)
+        if found["Status"] == "CREATE_COMPLETE":
+            stack.client.execute_change_set(**arguments)
+        return found
+
+    change("CREATE", "One")
+    assert stack.status() == "CREATE_COMPLETE"
+    change("UPDATE", "Two")
+    assert stack.status() == "UPDATE_COMPLETE"
+    unchanged = change("UPDATE", "Two")
+    assert unchanged["Status"] == "FAILED"
+    assert "didn't contain changes" in unchanged["StatusReason"]

@@ -1,0 +1,169 @@
+"""Given: what is in ECS, Secrets Manager and Consul. When: a step runs. Then: what is there now.
+
+Secrets Manager and ECS are moto, with the rules by which versions and stages move on AWS. Consul
+is the embedded server, in the flavour of 1.10 and of today; a test that needs no pristine server
+takes a real one where CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN name one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from moto import mock_aws
+
+from handlers.clients import aws, consul_connection
+from handlers.core import environment, names
+from local.cloud.secrets_manager import corrected_secrets_manager
+from local.consul import ConsulServer, EmbeddedConsul
+from local.consul.api import Flavour
+from local.consul.remote import ADDRESS_VARIABLE, RemoteConsul, remote_consul
+from tests.unit.aws_state import CLUSTER_ARN, PREFIX, REGION, EcsState, SecretsState
+from tests.unit.consul_state import ConsulState
+from tests.unit.steps import Steps
+
+FLAVOURS: tuple[Flavour, ...] = ("1.10", "current")
+# Handlers and Consul's tools use the same variable: tests set it, so look at it before.
+_REAL = ADDRESS_VARIABLE in os.environ
+MANAGEMENT_TOKEN = "7c0c93c9-4a51-4d5e-8f5a-2f3f1f4d8a10"
+
+
+@pytest.fixture(autouse=True)
+def _function_environment(monkeypatch: pytest.MonkeyPatch, real_consul: object) -> None:
+    """The variables of a deployed function, and nothing of the machine's own AWS or Consul."""
+    del real_consul  # it is made from the variables that are replaced here
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "CONSUL_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+        environment.CLUSTER_ARN: CLUSTER_ARN,
+        environment.SECRET_PREFIX: PREFIX,
+        environment.RESERVED_SECRET_NAMES: ",".join(
+            (names.client_secret_name(PREFIX), names.controller_secret_name(PREFIX))
+        ),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def new_process() -> Iterator[Callable[[], None]]:
+    """Each test is a process that has just started; call this to start another one."""
+
+    def start() -> None:
+        consul_connection.consul.cache_clear()
+        consul_connection.unauthenticated_consul.cache_clear()
+
+    start()
+    yield start
+    start()
+
+
+@pytest.fixture
+def _aws() -> Iterator[None]:
+    with mock_aws(), corrected_secrets_manager():
+        yield
+
+
+@pytest.fixture
+def secrets(_aws: None) -> SecretsState:
+    return SecretsState(aws.client("secretsmanager"))
+
+
+@pytest.fixture
+def ecs(_aws: None) -> EcsState:
+    return EcsState(aws.client("ecs"))
+
+
+# --- Consul --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def real_consul() -> RemoteConsul | None:
+    """The server that the environment of the test run names."""
+    return remote_consul() if _REAL else None
+
+
+@pytest.fixture(params=["real"] if _REAL else FLAVOURS)
+def consul(
+    request: pytest.FixtureRequest,
+    secrets: SecretsState,
+    monkeypatch: pytest.MonkeyPatch,
+    real_consul: RemoteConsul | None,
+) -> Iterator[ConsulState]:
+    """A Consul that is ready, whose management token is in the controller's secret."""
+    if real_consul is not None:
+        with _connected(real_consul, real_consul.management_token, secrets, monkeypatch) as state:
+            yield state
+        return
+    with _embedded(request.param, secrets, monkeypatch) as state:
+        yield state
+
+
+@pytest.fixture(params=FLAVOURS)
+def embedded(
+    request: pytest.FixtureRequest, secrets: SecretsState, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ConsulState]:
+    """The same, always embedded: for tests that watch the server or make it fail."""
+    with _embedded(request.param, secrets, monkeypatch) as state:
+        yield state
+
+
+@contextmanager
+def _embedded(
+    flavour: Flavour, secrets: SecretsState, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ConsulState]:
+    with (
+        EmbeddedConsul(flavour=flavour, initial_management=MANAGEMENT_TOKEN) as server,
+        _connected(server, MANAGEMENT_TOKEN, secrets, monkeypatch) as state,
+    ):
+        yield state
+
+
+@contextmanager
+def _connected(
+    server: ConsulServer,
+    management_token: str,
+    secrets: SecretsState,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[ConsulState]:
+    monkeypatch.setenv(environment.CONSUL_HTTP_ADDR, server.address)
+    monkeypatch.setenv(environment.CONSUL_DATACENTER, "dc1")
+    arn = secrets.create(
+        names.controller_secret_name(PREFIX), json.dumps({"token": management_token})
+    )
+    monkeypatch.setenv(environment.CONSUL_TOKEN_SECRET_ARN, arn)
+    state = ConsulState(server, management_token)
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+# --- running steps -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[Steps]:
+    """Runs steps; at the end no secret may be in a result, an error's traceback or the log."""
+    secrets: SecretsState | None = None
+    if "_aws" in request.fixturenames:
+        secrets = request.getfixturevalue("secrets")
+    steps = Steps()
+    yield steps
+    records = [record.getMessage() + repr(vars(record)) for record in caplog.get_records("call")]
+    published = "\n".join([*steps.outputs, *records])
+    for credential in secrets.credentials() if secrets is not None else ():
+        assert credential not in published
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
+    """The records that the steps have written so far."""
+    return lambda: [record for record in caplog.records if record.name == "consul_on_ecs"]

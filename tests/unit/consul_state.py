@@ -1,0 +1,114 @@
+"""What is in Consul: putting it there, and looking at it afterwards."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import requests
+
+from local.consul import ConsulServer, EmbeddedConsul
+
+ACL_READ_RULES = 'acl = "read"'
+
+
+class ConsulState:
+    """A Consul server, as a person with a management token uses it.
+
+    What it returns is free of what Consul makes up: indexes, hashes, times and policy IDs.
+    """
+
+    def __init__(self, server: ConsulServer, management_token: str) -> None:
+        self.server = server
+        self.management_token = management_token
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._ours_before = set(self._accessor_ids()), set(self._policy_ids().values())
+
+    @property
+    def embedded(self) -> EmbeddedConsul:
+        assert isinstance(self.server, EmbeddedConsul)
+        return self.server
+
+    def close(self) -> None:
+        """Remove what the test made: the server may be somebody's real one."""
+        if isinstance(self.server, EmbeddedConsul):
+            # It goes away, with all that is in it; and it may be in a state to refuse this.
+            self._session.close()
+            return
+        tokens, policies = self._ours_before
+        for accessor_id in set(self._accessor_ids()) - tokens:
+            self.call("DELETE", f"/v1/acl/token/{accessor_id}")
+        for policy_id in set(self._policy_ids().values()) - policies:
+            self.call("DELETE", f"/v1/acl/policy/{policy_id}")
+        self._session.close()
+
+    def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> Any:
+        """Send a request; return the JSON of the answer, or None if it was refused."""
+        response = self._session.request(
+            method,
+            self.server.address + path,
+            data=None if body is None else json.dumps(body),
+            headers={"X-Consul-Token": token or self.management_token},
+            timeout=10,
+        )
+        return response.json() if response.ok else None
+
+    def create_token(self, **fields: Any) -> dict[str, Any]:
+        created: dict[str, Any] = self.call("PUT", "/v1/acl/token", fields)
+        assert created is not None
+        return created
+
+    def create_policy(self, **fields: Any) -> None:
+        assert self.call("PUT", "/v1/acl/policy", fields) is not None
+
+    def token(self, accessor_id: str) -> dict[str, Any] | None:
+        found = self.call("GET", f"/v1/acl/token/{accessor_id}")
+        if found is None:
+            return None
+        token: dict[str, Any] = {
+            "AccessorID": found["AccessorID"],
+            "SecretID": found["SecretID"],
+            "Description": found["Description"],
+            "Policies": sorted(link["Name"] for link in found.get("Policies") or []),
+            "ServiceIdentities": found.get("ServiceIdentities") or [],
+        }
+        rest = ("Roles", "NodeIdentities", "Local", "ExpirationTime")
+        return token | {key: found[key] for key in rest if found.get(key)}
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """Return all tokens, the server's own among them."""
+        found = (self.token(accessor_id) for accessor_id in sorted(self._accessor_ids()))
+        return [token for token in found if token is not None]
+
+    def modify_index(self, accessor_id: str) -> int:
+        """Return what grows with every write of a token."""
+        index: int = self.call("GET", f"/v1/acl/token/{accessor_id}")["ModifyIndex"]
+        return index
+
+    def policy(self, name: str) -> dict[str, Any] | None:
+        found = self.call("GET", f"/v1/acl/policy/name/{name}")
+        if found is None:
+            return None
+        kept = ("Name", "Description", "Rules", "Datacenters")
+        return {key: found[key] for key in kept if found.get(key)}
+
+    def policy_names(self) -> list[str]:
+        return sorted(self._policy_ids())
+
+    def knows(self, secret_id: str) -> bool:
+        return self.call("GET", "/v1/acl/token/self", token=secret_id) is not None
+
+    def requests_of_steps(self) -> list[tuple[str, str]]:
+        """Return what the steps sent: method and path template; of an embedded server only."""
+        return [
+            (request.method, request.path)
+            for request in self.embedded.requests
+            if request.user_agent == "consul-on-ecs"
+        ]
+
+    def _accessor_ids(self) -> list[str]:
+        return [token["AccessorID"] for token in self.call("GET", "/v1/acl/tokens") or []]
+
+    def _policy_ids(self) -> dict[str, str]:
+        return {p["Name"]: p["ID"] for p in self.call("GET", "/v1/acl/policies") or []}
