@@ -246,7 +246,9 @@ class AclController(Construct):
     def _bootstrap_handlers(self, tokens: TokenHandlers) -> BootstrapHandlers:
         """Make the steps that may use the management token. TaskProvisioning has none of them."""
         return BootstrapHandlers(
-            check_consul=self._consul_handler("CheckConsul", "check_consul"),
+            check_consul=self._consul_handler(
+                "CheckConsul", "check_consul", timeout=Duration.seconds(15)
+            ),
             bootstrap_acls=self._consul_handler(
                 "BootstrapAcls",
                 "bootstrap_acls",

@@ -98,5 +98,3 @@ class HandlerFunction(Construct):
             vpc_subnets=network.subnets if network else None,
             security_groups=list(network.security_groups) if network else None,
         )
-        # The policy has to be there before the first invocation.
-        self.function.node.add_dependency(role)

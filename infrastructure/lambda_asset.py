@@ -42,9 +42,10 @@ def lambda_asset() -> Path:
 
     """
     requirements = REQUIREMENTS.read_bytes()
+    builder = Path(__file__).read_bytes()
     wheels = BUILD / f"wheels-{_digest([requirements])}"
     files = dict(_sources())
-    asset = BUILD / f"lambda-{_digest([requirements, *_flattened(files)])}.zip"
+    asset = BUILD / f"lambda-{_digest([builder, requirements, *_flattened(files)])}.zip"
     if not asset.exists():
         if not wheels.exists():
             _download(wheels)

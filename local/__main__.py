@@ -22,7 +22,7 @@ from local.deployment import deployed_app
 from local.instructions import EXAMPLE_FAMILY, examples, exports
 from local.progress import Progress
 from local.report import as_data, print_report
-from local.tasks import LocalTasks, TaskError
+from local.tasks import LocalTasks
 
 app = typer.Typer(
     help="The deployed app on this machine: AWS from moto, Consul real or embedded.",
@@ -34,7 +34,7 @@ app = typer.Typer(
 _console = Console(width=None if sys.stdout.isatty() else 160)
 _errors = Console(stderr=True)
 # What a person can do something about; the message says what.
-_FORESEEN = (CdkError, ConsulBinaryError, PortInUseError, RemoteConsulError, TaskError)
+_FORESEEN = (CdkError, ConsulBinaryError, PortInUseError, RemoteConsulError, TimeoutError)
 
 
 @app.command()

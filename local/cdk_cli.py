@@ -39,6 +39,8 @@ class CdkCli:
             "HOME": str(home),
             "CDK_HOME": str(home),
             "CI": "true",
+            # CDK's libraries are unpacked once, not once for each home.
+            "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(ROOT / ".build" / "jsii"),
             # "localhost" has two addresses, and Node gives up on one after 250 ms, which on a busy
             # machine pass before it looks. The cloud listens on the IPv4 one.
             "NODE_OPTIONS": "--dns-result-order=ipv4first --no-network-family-autoselection",

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
+from local.cloud.waiting import until
 from local.deployment import Deployment
 
 # EventBridge lets two of a Fargate task's events through: PROVISIONING and PENDING.
 _EXECUTIONS_PER_TASK = 2
 _DEADLINE_SECONDS = 60.0
-_POLL_SECONDS = 0.05
-
-T = TypeVar("T")
-
-
-class TaskError(Exception):
-    """A task or its workflow did not get as far as it should."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class LocalTasks:
         """Wait until so many workflows of each task have ended; by task, earliest first.
 
         Raises:
-            TaskError: if they have not after a minute.
+            TimeoutError: if they have not after a minute.
 
         """
 
@@ -101,27 +94,31 @@ class LocalTasks:
                 return None
             return {arn: found[arn] for arn in task_arns}
 
-        return _wait_for(ended, f"the workflows of the tasks {', '.join(task_arns)} to end")
+        return until(
+            ended,
+            within=_DEADLINE_SECONDS,
+            what=f"the workflows of the tasks {', '.join(task_arns)} to end",
+        )
 
     def wait_until_stopped(self, task_arn: str) -> None:
         """Wait until ECS says that a task is STOPPED.
 
         Raises:
-            TaskError: if it does not after a minute.
+            TimeoutError: if it does not after a minute.
 
         """
 
-        def stopped() -> bool | None:
+        def stopped() -> bool:
             described = self._ecs.describe_tasks(cluster=self._deployment.cluster, tasks=[task_arn])
-            return described["tasks"][0]["lastStatus"] == "STOPPED" or None
+            return bool(described["tasks"][0]["lastStatus"] == "STOPPED")
 
-        _wait_for(stopped, f"the task {task_arn} to stop")
+        until(stopped, within=_DEADLINE_SECONDS, what=f"the task {task_arn} to stop")
 
     def run_to_its_end(self, state_machine_arn: str, workflow_input: object) -> dict[str, Any]:
         """Start a workflow and return its ended execution, as DescribeExecution has it.
 
         Raises:
-            TaskError: if it has not ended after a minute.
+            TimeoutError: if it has not ended after a minute.
 
         """
         arn = self._sfn.start_execution(
@@ -132,7 +129,7 @@ class LocalTasks:
             described: dict[str, Any] = self._sfn.describe_execution(executionArn=arn)
             return described if described["status"] != "RUNNING" else None
 
-        return _wait_for(ended, f"the execution {arn} to end")
+        return until(ended, within=_DEADLINE_SECONDS, what=f"the execution {arn} to end")
 
     def _ended_executions(self) -> dict[str, list[Execution]]:
         for summary in self._summaries():
@@ -160,12 +157,3 @@ class LocalTasks:
         )
         for page in pages:
             yield from page["executions"]
-
-
-def _wait_for(condition: Callable[[], T | None], what: str) -> T:
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while (found := condition()) is None:
-        if time.monotonic() > deadline:
-            raise TaskError(f"Waited {_DEADLINE_SECONDS:.0f} seconds in vain for {what}.")
-        time.sleep(_POLL_SECONDS)
-    return found

@@ -16,7 +16,7 @@ from constructs import Construct
 
 from handlers.core import names
 from handlers.core.errors import ConsulAlreadyBootstrapped
-from workflows.retries import UNTIL_CONSUL_IS_UP, Patience
+from workflows.retries import A_FEW_TIMES, UNTIL_CONSUL_IS_UP, Patience
 from workflows.steps import Failures, step
 from workflows.token_states import TokenHandlers, TokenStates
 from workflows.workflow import state_machine
@@ -78,6 +78,7 @@ class ClusterBootstrap(Construct):
             result_path="$.consul",
             comment="A leader is elected and the ACL system answers.",
             patience=UNTIL_CONSUL_IS_UP,
+            timeout=Duration.seconds(20),
         )
         management = step(
             self,
@@ -89,6 +90,8 @@ class ClusterBootstrap(Construct):
                 "Takes the one in the bootstrap secret, or bootstraps a new ACL system. Another "
                 "execution that does so is waited for, half a minute."
             ),
+            patience=A_FEW_TIMES,
+            timeout=Duration.seconds(150),
         )
         _ANOTHER_RUN.apply(management, [ConsulAlreadyBootstrapped.__name__])
         for state in (wait, management):

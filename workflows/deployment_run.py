@@ -11,7 +11,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from workflows.steps import step
+from workflows.steps import step, whole_failure
 from workflows.workflow import state_machine
 
 # CloudFormation waits for 55 minutes (infrastructure/workflow_runs.py); it should hear before that
@@ -78,8 +78,8 @@ class DeploymentRun(Construct):
             self,
             "CloudFormation got no answer",
             comment="It waits for one until its own time-out, then fails.",
-            error_path="$.failure.Error",
-            cause_path="$.failure.Cause",
+            error="CloudFormationNotAnswered",
+            cause_path=whole_failure(),
         )
         for answer in (success, failure):
             answer.add_catch(unanswered, errors=[sfn.Errors.ALL], result_path="$.failure")
@@ -94,7 +94,7 @@ class DeploymentRun(Construct):
                 # The state's own error is always States.TaskFailed or States.Timeout, and no
                 # execution may end with a name that is reserved for Step Functions itself.
                 error="WorkflowFailed",
-                cause_path="$.failure.Cause",
+                cause_path=whole_failure(),
             )
         )
         self.state_machine = state_machine(

@@ -25,6 +25,11 @@ PASSING_ERRORS: list[str] = [
 """Errors that waiting may help against."""
 
 
+def without_reserved(errors: list[str]) -> list[str]:
+    """Return the errors that an execution may end with: not those of Step Functions itself."""
+    return [error for error in errors if not error.startswith("States.")]
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long a state waits for an error to pass, with full jitter between attempts.
@@ -40,12 +45,16 @@ class Patience:
     longest_wait: int
     attempts: int
 
-    @property
-    def budget_minutes(self) -> int:
-        """The sum of all waits, if chance makes each as long as it can be."""
-        seconds = 0
-        for attempt in range(self.attempts):
-            seconds += min(self.first_wait << attempt, self.longest_wait)
+    def budget_minutes(self, attempt: Duration) -> int:
+        """Return how long it takes at most: all waits and all attempts, if each is the longest.
+
+        Args:
+            attempt: the time-out of one attempt.
+
+        """
+        seconds = (self.attempts + 1) * int(attempt.to_seconds())
+        for number in range(self.attempts):
+            seconds += min(self.first_wait << number, self.longest_wait)
         return round(seconds / 60)
 
     def apply(self, state: sfn.TaskStateBase, errors: list[str]) -> None:
@@ -61,7 +70,10 @@ class Patience:
 
 
 A_WHILE = Patience(first_wait=1, longest_wait=60, attempts=20)
-"""15 minutes: the restart of a Consul server, or a throttled hour's worst quarter."""
+"""15 minutes of waits: the restart of a Consul server, or a throttled hour's worst quarter."""
 
-UNTIL_CONSUL_IS_UP = Patience(first_wait=2, longest_wait=15, attempts=82)
-"""20 minutes: Consul servers that are made by the same deployment."""
+A_FEW_TIMES = Patience(first_wait=1, longest_wait=60, attempts=8)
+"""3 minutes of waits, where one attempt takes long."""
+
+UNTIL_CONSUL_IS_UP = Patience(first_wait=2, longest_wait=15, attempts=75)
+"""18 minutes of waits: Consul servers that are made by the same deployment."""

@@ -11,16 +11,20 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
+from handlers.core.errors import Permanent, error_names
 from handlers.core.step import EXECUTION_KEY
-from workflows.retries import A_WHILE, PASSING_ERRORS, Patience
+from workflows.retries import A_WHILE, PASSING_ERRORS, Patience, without_reserved
 
 _FAILURE = "$.failure"
+_USUAL_TIMEOUT = Duration.seconds(60)
 
 
 class Failures:
     """The ends of a workflow that went wrong: one Fail state for each kind of failure.
 
-    Each ends the execution with the error and the cause of the state that failed.
+    Each ends the execution with the error and the cause of the state that failed. Not so the last
+    kind: an execution may not end with an error whose name Step Functions reserves (`States.…`),
+    and a time-out brings no cause, so there the whole failure is told as the cause.
     """
 
     def __init__(self, scope: Construct) -> None:
@@ -31,11 +35,19 @@ class Failures:
         self._operator = self._fail(
             "Needs an operator", "Waiting does not help. The cause says what is wrong and where."
         )
+        self._unexpected = sfn.Fail(
+            scope,
+            "Failed unexpectedly",
+            comment="A time-out, a missing permission, or a fault of ours.",
+            error="UnexpectedFailure",
+            cause_path=whole_failure(),
+        )
 
     def catch_all(self, state: sfn.TaskStateBase) -> None:
         """Send everything that a state does not survive to the right end."""
-        state.add_catch(self._gave_up, errors=PASSING_ERRORS, result_path=_FAILURE)
-        state.add_catch(self._operator, errors=[sfn.Errors.ALL], result_path=_FAILURE)
+        self.catch(state, without_reserved(PASSING_ERRORS), self._gave_up)
+        self.catch(state, error_names(Permanent), self._operator)
+        self.catch(state, [sfn.Errors.ALL], self._unexpected)
 
     def kind(self, name: str, comment: str) -> sfn.Fail:
         """Return one more end; use it with `catch` before `catch_all`."""
@@ -55,6 +67,11 @@ class Failures:
         )
 
 
+def whole_failure() -> str:
+    """Return the expression for what a Catch put into the state, as text."""
+    return sfn.JsonPath.json_to_string(sfn.JsonPath.object_at(_FAILURE))
+
+
 def step(
     scope: Construct,
     name: str,
@@ -64,6 +81,7 @@ def step(
     result_path: str,
     comment: str,
     patience: Patience = A_WHILE,
+    timeout: Duration = _USUAL_TIMEOUT,
 ) -> tasks.LambdaInvoke:
     """Return the state that runs a handler.
 
@@ -75,8 +93,10 @@ def step(
         result_path: where its result goes.
         comment: what the state is for; the retries' budget is appended.
         patience: for how long passing errors are waited out.
+        timeout: of one attempt; longer than the function's own, whose end says more.
 
     """
+    budget = patience.budget_minutes(timeout)
     state = tasks.LambdaInvoke(
         scope,
         name,
@@ -86,9 +106,8 @@ def step(
         ),
         payload_response_only=True,
         result_path=result_path,
-        comment=f"{comment} Retries passing errors for up to {patience.budget_minutes} minutes.",
-        # Longer than any function's own, whose end says more.
-        task_timeout=sfn.Timeout.duration(Duration.minutes(3)),
+        comment=f"{comment} Retries passing errors for up to {budget} minutes.",
+        task_timeout=sfn.Timeout.duration(timeout),
         retry_on_service_exceptions=False,  # PASSING_ERRORS has them
     )
     patience.apply(state, PASSING_ERRORS)

@@ -129,4 +129,7 @@ def error_names(kind: type[StepError]) -> list[str]:
     >>> "ConsulUnavailable" in error_names(Retryable)
     True
     """
-    return [subclass.__name__ for subclass in kind.__subclasses__()]
+    names = []
+    for subclass in kind.__subclasses__():
+        names += [subclass.__name__, *error_names(subclass)]
+    return names

@@ -87,7 +87,7 @@ def test_each_function_is_configured_like_this_and_no_more(case: Case) -> None:
             "Role": expected.place.arn("iam", f"role/{name}", region=False),
             "MemorySize": 512,
             # A bootstrap may take Consul a minute, and nobody else hears of the token.
-            "Timeout": 120 if name == "BootstrapAcls" else 45,
+            "Timeout": {"BootstrapAcls": 120, "CheckConsul": 15}.get(name, 45),
             "LoggingConfig": {"LogFormat": "JSON", "LogGroup": name},
             **(
                 {"Environment": {"Variables": variables}}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 from moto import mock_aws
+from moto.core.models import MockAWS
 
 from handlers.clients import aws, consul_connection
 from handlers.core import environment, names
@@ -65,10 +66,16 @@ def new_process() -> Iterator[Callable[[], None]]:
     start()
 
 
+@pytest.fixture(scope="module")
+def _moto() -> Iterator[MockAWS]:
+    """Takes a moment to start, and none to empty."""
+    with mock_aws() as mock, corrected_secrets_manager():
+        yield mock
+
+
 @pytest.fixture
-def _aws() -> Iterator[None]:
-    with mock_aws(), corrected_secrets_manager():
-        yield
+def _aws(_moto: MockAWS) -> None:
+    _moto.reset()
 
 
 @pytest.fixture
@@ -88,6 +95,14 @@ def ecs(_aws: None) -> EcsState:
 def real_consul() -> RemoteConsul | None:
     """The server that the environment of the test run names."""
     return remote_consul() if _REAL else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stop_at_once() -> Iterator[None]:
+    """Ending an embedded server waits for its next look around, which hundreds of tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("local.consul.server._POLL_SECONDS", 0.001)
+        yield
 
 
 @pytest.fixture(params=["real"] if _REAL else FLAVOURS)

@@ -23,7 +23,10 @@ class ConsulState:
         self.management_token = management_token
         self._session = requests.Session()
         self._session.trust_env = False
-        self._ours_before = set(self._accessor_ids()), set(self._policy_ids().values())
+        self._is_embedded = isinstance(server, EmbeddedConsul)
+        self._theirs: tuple[list[str], list[str]] = ([], [])
+        if not self._is_embedded:
+            self._theirs = self._accessor_ids(), self._policy_ids()
 
     @property
     def embedded(self) -> EmbeddedConsul:
@@ -32,15 +35,12 @@ class ConsulState:
 
     def close(self) -> None:
         """Remove what the test made: the server may be somebody's real one."""
-        if isinstance(self.server, EmbeddedConsul):
-            # It goes away, with all that is in it; and it may be in a state to refuse this.
-            self._session.close()
-            return
-        tokens, policies = self._ours_before
-        for accessor_id in set(self._accessor_ids()) - tokens:
-            self.call("DELETE", f"/v1/acl/token/{accessor_id}")
-        for policy_id in set(self._policy_ids().values()) - policies:
-            self.call("DELETE", f"/v1/acl/policy/{policy_id}")
+        if not self._is_embedded:  # which goes away, with all that is in it
+            tokens, policies = self._theirs
+            for accessor_id in set(self._accessor_ids()) - set(tokens):
+                self.call("DELETE", f"/v1/acl/token/{accessor_id}")
+            for policy_id in set(self._policy_ids()) - set(policies):
+                self.call("DELETE", f"/v1/acl/policy/{policy_id}")
         self._session.close()
 
     def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> Any:
@@ -76,11 +76,6 @@ class ConsulState:
         rest = ("Roles", "NodeIdentities", "Local", "ExpirationTime")
         return token | {key: found[key] for key in rest if found.get(key)}
 
-    def tokens(self) -> list[dict[str, Any]]:
-        """Return all tokens, the server's own among them."""
-        found = (self.token(accessor_id) for accessor_id in sorted(self._accessor_ids()))
-        return [token for token in found if token is not None]
-
     def modify_index(self, accessor_id: str) -> int:
         """Return what grows with every write of a token."""
         index: int = self.call("GET", f"/v1/acl/token/{accessor_id}")["ModifyIndex"]
@@ -94,7 +89,7 @@ class ConsulState:
         return {key: found[key] for key in kept if found.get(key)}
 
     def policy_names(self) -> list[str]:
-        return sorted(self._policy_ids())
+        return sorted(policy["Name"] for policy in self.call("GET", "/v1/acl/policies"))
 
     def knows(self, secret_id: str) -> bool:
         return self.call("GET", "/v1/acl/token/self", token=secret_id) is not None
@@ -108,7 +103,7 @@ class ConsulState:
         ]
 
     def _accessor_ids(self) -> list[str]:
-        return [token["AccessorID"] for token in self.call("GET", "/v1/acl/tokens") or []]
+        return [token["AccessorID"] for token in self.call("GET", "/v1/acl/tokens")]
 
-    def _policy_ids(self) -> dict[str, str]:
-        return {p["Name"]: p["ID"] for p in self.call("GET", "/v1/acl/policies") or []}
+    def _policy_ids(self) -> list[str]:
+        return [policy["ID"] for policy in self.call("GET", "/v1/acl/policies")]

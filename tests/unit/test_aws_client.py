@@ -111,7 +111,7 @@ def test_missing_credentials_are_said_to_be_missing(
     assert str(error) == "Reading the secret s: Unable to locate credentials"
 
 
-def test_a_process_has_one_client_a_service(_aws: None) -> None:
+def test_a_process_has_one_client_a_service() -> None:
     assert aws.client("ecs") is aws.client("ecs")
     config = aws.client("ecs").meta.config
     assert (config.connect_timeout, config.read_timeout) == (3, 10)

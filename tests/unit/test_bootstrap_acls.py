@@ -163,11 +163,11 @@ def test_a_token_that_somebody_stored_is_taken(
     assert steps.remote_calls == {SELF: 1, GET: 1}
 
 
-@pytest.mark.parametrize("bootstrapped", [True, False])
+@pytest.mark.parametrize("acls", ["bootstrapped", "new"])
 def test_a_token_that_consul_does_not_know_is_neither_used_nor_overwritten(
-    new_consul: NewConsul, secrets: SecretsState, steps: Steps, bootstrapped: bool
+    new_consul: NewConsul, secrets: SecretsState, steps: Steps, acls: str
 ) -> None:
-    if bootstrapped:
+    if acls == "bootstrapped":
         new_consul.bootstrap_by_hand()
     wrong = str(uuid.uuid4())
     secrets.put(NAME, wrong)

@@ -377,12 +377,9 @@ def test_the_event_of_another_cluster_is_left_alone(ecs: EcsState, steps: Steps)
 @pytest.mark.parametrize(
     ("name", "region"), [("gov_cloud", "us-gov-west-1"), ("china", "cn-north-1")]
 )
+@pytest.mark.usefixtures("_aws")
 def test_other_partitions_have_tasks_too(
-    _aws: None,
-    steps: Steps,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    region: str,
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, name: str, region: str
 ) -> None:
     event = recorded(name)
     cluster_arn = event["detail"]["clusterArn"]

@@ -229,10 +229,16 @@ def test_a_read_that_did_not_get_as_far_as_the_state_was_refused_for_our_token(
         steps.failure(lambda: client.read_policy("web"), ConsulTokenRejected)
 
 
-@pytest.mark.parametrize(("status", "known"), [(200, True), (403, False), (404, False)])
-def test_a_token_is_known_or_not(status: int, known: bool) -> None:
-    text = b"{}" if known else b"ACL not found"
-    with answering(Answer(status, text)) as server:
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        pytest.param(Answer(200, b"{}"), True, id="known"),
+        pytest.param(Answer(403, b"ACL not found"), False, id="unknown, up to Consul 1.14"),
+        pytest.param(Answer(404, b"Supplied token does not exist"), False, id="unknown, later"),
+    ],
+)
+def test_a_token_is_known_or_not(answer: Answer, *, known: bool) -> None:
+    with answering(answer) as server:
         assert ConsulClient(server.address).knows_token(OWN_TOKEN) is known
         assert server.requests[0].headers["X-Consul-Token"] == OWN_TOKEN
 
@@ -254,8 +260,8 @@ def test_deleting_what_is_absent_is_fine(status: int) -> None:
 
 
 def test_a_reset_index_is_found_through_a_client_agent_too(steps: Steps) -> None:
-    text = b"Permission denied: rpc error making call: ACL bootstrap no longer allowed (reset index: 5)"
-    with answering(Answer(403, text)) as server:
+    cause = "rpc error making call: ACL bootstrap no longer allowed (reset index: 5)"
+    with answering(Answer(403, f"Permission denied: {cause}".encode())) as server:
         client = ConsulClient(server.address)
         error = steps.failure(lambda: client.bootstrap(OWN_TOKEN), ConsulAlreadyBootstrapped)
     assert "write 5 to the file acl-bootstrap-reset" in str(error)
@@ -385,7 +391,7 @@ def test_one_connection_serves_many_requests() -> None:
     ports: set[int] = set()
 
     class Watched(EmbeddedConsul):
-        def answer(self, call: Any, wait: Callable[[float], object]) -> Any:
+        def answer(self, call: Any, wait: Callable[[float], bool]) -> Any:
             ports.add(connections())
             return super().answer(call, wait)
 
@@ -440,10 +446,16 @@ def test_a_refused_connection_is_not_tried_again_here(steps: Steps) -> None:
     assert remote_calls.counted() == {"consul:PUT /v1/acl/token": 1}
 
 
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = ConsulClient._send.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "read_seconds", 0.05)
+
+
 def test_a_server_that_does_not_answer_is_given_up(
     server: EmbeddedConsul, client: ConsulClient, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ConsulClient._send.__kwdefaults__, "read_seconds", 0.05)
+    be_impatient(monkeypatch)
     server.on_request = lambda *_: Fault.delay(60)
     error = steps.failure(lambda: client.read_token(ACCESSOR_ID), ConsulUnavailable)
     assert str(error) == (
@@ -455,7 +467,7 @@ def test_a_server_that_does_not_answer_is_given_up(
 def test_a_server_that_stops_in_the_middle_of_its_answer_is_given_up(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ConsulClient._send.__kwdefaults__, "read_seconds", 0.05)
+    be_impatient(monkeypatch)
     with answering(Answer(200, b"{}", stall=True)) as server:
         client = ConsulClient(server.address, token=OwnToken())
         error = steps.failure(lambda: client.read_token(ACCESSOR_ID), ConsulUnavailable)
@@ -560,7 +572,7 @@ def test_a_private_ca_is_not_trusted_without_its_secret(
     assert server.requests == []
 
 
-def test_a_wrong_ca_names_its_secret(
+def test_a_wrong_ca_names_its_secret(  # noqa: PLR0917 - the fixtures it needs
     ca: CertificateAuthority,
     other_ca: CertificateAuthority,
     ca_secret: Callable[[str], str],
@@ -624,7 +636,7 @@ def test_a_ca_that_is_rotated_is_trusted_at_the_next_request(
         pytest.param(" ", id="blank"),
     ],
 )  # fmt: skip
-def test_a_secret_without_a_ca_is_named(
+def test_a_secret_without_a_ca_is_named(  # noqa: PLR0917 - the fixtures it needs
     server: EmbeddedConsul,
     ca_secret: Callable[[str], str],
     steps: Steps,

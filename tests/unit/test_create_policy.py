@@ -224,7 +224,7 @@ def test_attaching_twice_writes_once(embedded: ConsulState, steps: Steps) -> Non
 def test_what_another_product_made_is_shared_as_it_is(embedded: ConsulState, steps: Steps) -> None:
     theirs = {
         "Name": "anonymous-token-policy",
-        "Description": "ours, says Helm",
+        "Description": "by Helm",
         "Rules": "# theirs",
     }
     embedded.create_policy(**theirs)

@@ -298,12 +298,12 @@ def test_a_foreign_token_is_refused_and_not_touched(
     assert after == before
 
 
-@pytest.mark.parametrize("same_secret", [True, False])
+@pytest.mark.parametrize("secret_id", ["the same", "another"])
 def test_the_token_of_another_of_our_services_is_refused_and_not_touched(
-    consul: ConsulState, stored: Stored, steps: Steps, same_secret: bool
+    consul: ConsulState, stored: Stored, steps: Steps, secret_id: str
 ) -> None:
     other: dict[str, Any] = {"Description": DESCRIPTION.replace("web", "billing")}
-    if not same_secret:
+    if secret_id == "another":
         other["SecretID"] = str(uuid.uuid4())
     existing(consul, stored, **other)
     before = consul.token(stored.ids.accessor_id)

@@ -159,8 +159,8 @@ def test_a_physical_id_is_kept_over_updates(
         ("AccessDeniedException",
          "AwsAccessDenied: Starting the workflow DeploymentRun: As ordered."),
         ("StateMachineDoesNotExist",
-         "AwsRequestRefused: Starting the workflow DeploymentRun: As ordered. "
-         "(StateMachineDoesNotExist)"),
+         ("AwsRequestRefused: Starting the workflow DeploymentRun: As ordered. "
+          "(StateMachineDoesNotExist)")),
         ("ThrottlingException",
          "AwsThrottled: Starting the workflow DeploymentRun: throttled (ThrottlingException)."),
     ],

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,18 @@ def test_every_handler_is_listed() -> None:
     assert set(LOADS) == {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 
 
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """What each handler has loaded; all processes at once, for each takes a while."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(lambda name: modules_after(f"import handlers.{name}"), LOADS)
+        return dict(zip(LOADS, found, strict=True))
+
+
 @pytest.mark.parametrize("name", LOADS)
-def test_a_handler_loads_no_more_than_it_needs(name: str) -> None:
-    loaded = modules_after(f"import handlers.{name}")
-    assert loaded & NEVER == set()
-    assert loaded & HEAVY == LOADS[name]
+def test_a_handler_loads_no_more_than_it_needs(name: str, loaded: dict[str, set[str]]) -> None:
+    assert loaded[name] & NEVER == set()
+    assert loaded[name] & HEAVY == LOADS[name]
 
 
 def test_checking_consul_without_a_private_ca_never_loads_boto3() -> None:

@@ -20,8 +20,10 @@ def test_consul_takes_these_service_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "Web", "my.web", "-web", "web-", "_web", "web_", "wéb", "we b", "web\n", "a/b", "²"]
-    + ["a" * 257],
+    [
+        *("", "Web", "my.web", "-web", "web-", "_web", "web_", "wéb", "we b", "web\n", "a/b", "²"),
+        "a" * 257,
+    ],
     ids=repr,
 )
 def test_consul_refuses_these_service_names(name: str) -> None:
@@ -93,6 +95,7 @@ def test_names_are_those_that_hashicorps_modules_look_for() -> None:
     assert names.service_secret_name("acme", "web") == "acme-web"
     assert names.client_secret_name("acme") == "acme-consul-client-token"
     assert names.client_policy_name("acme") == "acme-consul-client-policy"
+    assert names.controller_policy_name("acme") == "acme-consul-controller-policy"
     assert names.MESH_TAG == "consul.hashicorp.com/mesh"
     assert names.SERVICE_NAME_TAG == "consul.hashicorp.com/service-name"
     assert names.ANONYMOUS_POLICY_NAME == "anonymous-token-policy"

@@ -8,7 +8,12 @@ import pytest
 
 from handlers.clients import aws
 from handlers.clients.secrets_manager import SecretsManager, SecretVersion
-from handlers.core.errors import AwsUnavailable, InvalidSecret, SecretMarkedForDeletion
+from handlers.core.errors import (
+    AwsAccessDenied,
+    AwsUnavailable,
+    InvalidSecret,
+    SecretMarkedForDeletion,
+)
 from handlers.core.token_secret import EMPTY
 from tests.unit.aws_state import SecretsState, answering
 from tests.unit.steps import Steps, at_the_same_time
@@ -87,6 +92,16 @@ def test_a_version_is_read_whatever_its_stage(secrets: SecretsState, steps: Step
         lambda: SecretsManager().version(arn, str(uuid.UUID(int=1))), AwsUnavailable
     )
     assert f"The secret {arn} has no version {uuid.UUID(int=1)}." in str(error)
+
+
+def test_a_version_that_may_not_be_read_is_not_taken_for_absent(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    arn = secrets.create(NAME, EMPTY)
+    version_id = secrets.current_id(NAME)
+    client = aws.client("secretsmanager")
+    with answering(client, "GetSecretValue", status=400, code="AccessDeniedException"):
+        steps.failure(lambda: SecretsManager().version(arn, version_id), AwsAccessDenied)
 
 
 def test_a_binary_version_is_refused(secrets: SecretsState, steps: Steps) -> None:

@@ -41,7 +41,7 @@ def test_ids_are_taken_as_they_are_written() -> None:
 
 def test_an_empty_object_waits_for_ids() -> None:
     assert TokenIds.parse(EMPTY, where="s") is None
-    with pytest.raises(InvalidSecret, match="^s: there are no IDs in it yet"):
+    with pytest.raises(InvalidSecret, match=r"^s: there are no IDs in it yet"):
         TokenIds.require(EMPTY, where="s")
 
 
@@ -143,7 +143,7 @@ def test_the_token_to_authenticate_with_is_read(value: str, token: str | None) -
     ],
 )
 def test_what_cannot_be_a_header_is_no_token(value: str) -> None:
-    with pytest.raises(InvalidSecret, match="^The secret s: ") as caught:
+    with pytest.raises(InvalidSecret, match=r"^The secret s: ") as caught:
         parse_acl_token(value, where="The secret s")
     shown = "".join(traceback.format_exception(caught.value))
     assert "hunter2" not in shown

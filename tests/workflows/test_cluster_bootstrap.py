@@ -289,7 +289,7 @@ def test_the_two_kinds_of_waiting_for_a_bootstrap_do_not_shorten_each_other(
     assert engine.waits == [1, 5, 2, 10]
 
 
-def test_new_consul_servers_have_twenty_minutes_to_elect_a_leader(engine: Engine) -> None:
+def test_new_consul_servers_have_eighteen_minutes_to_elect_a_leader(engine: Engine) -> None:
     failure = Failed("ConsulUnavailable", 'The Consul datacenter "dc1" has no leader yet.')
     engine.script(CheckConsul=failure)
 
@@ -297,8 +297,8 @@ def test_new_consul_servers_have_twenty_minutes_to_elect_a_leader(engine: Engine
 
     assert (ended.states[-1], ended.error) == ("Gave up waiting", "ConsulUnavailable")
     assert ended.cause == failure.cause
-    assert engine.waits == [2, 4, 8] + [15] * 79
-    assert round(sum(engine.waits) / 60) == 20
+    assert engine.waits == [2, 4, 8] + [15] * 72
+    assert round(sum(engine.waits) / 60) == 18
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -187,8 +188,6 @@ def test_a_misconfigured_task_fails_at_once_and_the_execution_says_why(
     [
         ("ConsulUnavailable", "Gave up waiting", 21),
         ("ConsulPermissionDenied", "Needs an operator", 1),
-        # Not one of ours: a bug in a handler.
-        ("KeyError", "Needs an operator", 1),
     ],
 )
 def test_wherever_it_fails_the_execution_says_why(  # noqa: PLR0917 - two tables
@@ -204,6 +203,16 @@ def test_wherever_it_fails_the_execution_says_why(  # noqa: PLR0917 - two tables
     assert (ended.error, ended.cause) == (error, failure.cause)
     assert engine.called.count(function) == tries
     assert engine.called[-1] == function
+
+
+def test_a_fault_of_ours_ends_the_execution_with_all_that_is_known_of_it(engine: Engine) -> None:
+    failure = Failed("KeyError", "'version_id'")
+    engine.script(CreateToken=failure)
+
+    ended = engine.run("TaskProvisioning", EVENT)
+
+    assert (ended.states[-1], ended.error) == ("Failed unexpectedly", "UnexpectedFailure")
+    assert json.loads(ended.cause or "") == {"Error": failure.error, "Cause": failure.cause}
 
 
 def test_a_step_that_fails_for_a_while_is_tried_until_it_works(engine: Engine) -> None:
