@@ -306,7 +306,7 @@ def test_a_server_that_is_not_there_yet_is_unavailable_and_tried_again(
 def test_a_slow_server_gets_the_time_it_needs(
     new_consul: NewConsul, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # All other calls give up before this one is answered.
+    # With the time-out of other calls, this one would give up before it is answered.
     monkeypatch.setattr("handlers.clients.consul._READ_SECONDS", 0.05)
     new_consul.server.on_request = lambda method, _: Fault.delay(0.2) if method == "PUT" else None
     assert steps.run(bootstrap_acls, {}) == {"bootstrapped": True}

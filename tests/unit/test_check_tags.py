@@ -247,10 +247,13 @@ def test_a_service_cannot_take_a_secret_of_the_controller(
     )
 
 
-def test_a_name_that_only_begins_like_a_reserved_one_is_free(ecs: EcsState, steps: Steps) -> None:
-    task_arn = ecs.run_task(tags=IN_MESH | {SERVICE_NAME: "consul-client-token-2"})
+@pytest.mark.parametrize("name", ["consul-client-token-2", "consul-client", "consul-client-toke"])
+def test_a_name_that_only_resembles_a_reserved_one_is_free(
+    ecs: EcsState, steps: Steps, name: str
+) -> None:
+    task_arn = ecs.run_task(tags=IN_MESH | {SERVICE_NAME: name})
     result = steps.run(check_tags, input_with(by_hand(task_arn)))
-    assert result == mesh_result(task_arn, "consul-client-token-2")
+    assert result == mesh_result(task_arn, name)
 
 
 def test_without_reserved_names_any_is_free(
