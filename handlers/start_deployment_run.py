@@ -33,11 +33,17 @@ def handler(event: Mapping[str, Any]) -> dict[str, Any]:
         return {"started": False}
     try:
         _start(request, take(event, "ResourceProperties", dict))
-    except StepError as error:
-        # CloudFormation would wait for an answer until its time-out. The error is not raised:
-        # Lambda would deliver the request again, and start a run that nobody waits for.
-        logger.warning("The run was not started", extra={"error": type(error).__name__})
-        request.answer(failure=f"{type(error).__name__}: {error}")
+    # Whatever it is: CloudFormation would wait for an answer until its time-out. It is not raised,
+    # for Lambda would deliver the request again, and start a run that nobody waits for.
+    except Exception as error:  # noqa: BLE001
+        foreseen = isinstance(error, StepError)
+        logger.warning(
+            "The run was not started",
+            extra={"error": type(error).__name__},
+            exc_info=None if foreseen else error,
+        )
+        told = str(error) if foreseen else "a bug; the function's log has the traceback."
+        request.answer(failure=f"{type(error).__name__}: {told}")
         return {"started": False}
     return {"started": True}
 

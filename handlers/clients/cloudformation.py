@@ -68,15 +68,16 @@ class CustomResourceRequest:
             "RequestId": self.request_id,
             "LogicalResourceId": self.logical_resource_id,
         }
-        # The URL is signed for an empty content type.
         try:
-            answer = requests.put(
-                self.response_url,
-                data=json.dumps(body),
-                headers={"Content-Type": ""},
-                timeout=_TIMEOUT_SECONDS,
-            )
-            answer.raise_for_status()
+            with requests.Session() as session:
+                session.trust_env = False  # no proxies, no .netrc
+                session.put(
+                    self.response_url,
+                    data=json.dumps(body),
+                    # The URL is signed for an empty content type.
+                    headers={"Content-Type": ""},
+                    timeout=_TIMEOUT_SECONDS,
+                ).raise_for_status()
         except requests.exceptions.RequestException as error:
             # `from None`, and no text of the error: both have the signed URL in them.
             message = (

@@ -28,6 +28,7 @@ from handlers.core.errors import (
     ConsulAclDisabled,
     ConsulAlreadyBootstrapped,
     ConsulObjectExists,
+    ConsulObjectGone,
     ConsulPermissionDenied,
     ConsulRequestInvalid,
     ConsulTokenRejected,
@@ -219,7 +220,12 @@ class ConsulClient:
         self._write("PUT", "/v1/acl/token", body=token)
 
     def update_token(self, accessor_id: str, token: Json) -> None:
-        """Replace a token: what the new version leaves out is dropped."""
+        """Replace a token: what the new version leaves out is dropped.
+
+        Raises:
+            ConsulObjectGone: if it was deleted meanwhile.
+
+        """
         self._write("PUT", "/v1/acl/token/:accessor_id", body=token, accessor_id=accessor_id)
 
     def delete_token(self, accessor_id: str) -> None:
@@ -242,7 +248,12 @@ class ConsulClient:
         self._write("PUT", "/v1/acl/policy", body=policy)
 
     def update_policy(self, policy_id: str, policy: Json) -> None:
-        """Replace a policy."""
+        """Replace a policy.
+
+        Raises:
+            ConsulObjectGone: if it was deleted meanwhile.
+
+        """
         self._write("PUT", "/v1/acl/policy/:policy_id", body=policy, policy_id=policy_id)
 
     # --- requests ------------------------------------------------------------------------------
@@ -264,6 +275,12 @@ class ConsulClient:
         if not answer.ok:
             secret_id = (body or {}).get("SecretID")
             secrets = (secret_id,) if isinstance(secret_id, str) else ()
+            if method == "PUT" and ids and _says_gone(answer):
+                message = (
+                    f"Somebody deleted {_fill(path, ids)} in Consul at {self._address} while it "
+                    "was updated. The next attempt makes it anew."
+                )
+                raise ConsulObjectGone(message)
             raise self._error(answer, f"{method} {_fill(path, ids)}", secrets=secrets)
 
     def _send_authenticated(
@@ -392,6 +409,11 @@ class ConsulClient:
             reason = _innermost(error)
         hint = f" The CA comes from {self._ca_file}." if self._ca_file else ""
         return ConsulUnavailable(f"{what}: no answer from Consul ({reason}).{hint}")
+
+
+def _says_gone(answer: Answer) -> bool:
+    """Whether the answer to an update means that there is nothing to update any more."""
+    return answer.status == requests.codes.not_found or "Cannot find " in answer.text
 
 
 def _own_token_refused(method: str, answer: Answer) -> bool:

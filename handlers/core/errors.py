@@ -30,6 +30,10 @@ class ConsulUnavailable(Retryable):
     """No connection, a time-out, no leader, a server still starting, 429, or an unnamed 5xx."""
 
 
+class ConsulObjectGone(Retryable):
+    """What we wanted to update was deleted a moment before."""
+
+
 class AwsThrottled(Retryable):
     """An AWS service asked us to slow down."""
 

@@ -107,7 +107,6 @@ WRITES: list[tuple[int, str, type[StepError]]] = [
     (500, "Changing a tokens SecretID is not permitted", ConsulRequestInvalid),
     (500, "Changing the Datacenters of the builtin global-management policy is not permitted",
      ConsulRequestInvalid),
-    (500, 'Cannot find token "x"', ConsulRequestInvalid),
     (500, "Cannot change expiration time of x", ConsulRequestInvalid),
     (500, "cannot toggle local mode of x", ConsulRequestInvalid),
     (500, "Delete operation not permitted on the anonymous token", ConsulRequestInvalid),

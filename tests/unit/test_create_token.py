@@ -17,6 +17,7 @@ from handlers.core.errors import (
     AwsUnavailable,
     ClusterNotBootstrapped,
     ConsulAclDisabled,
+    ConsulObjectGone,
     ConsulPermissionDenied,
     ConsulRequestInvalid,
     ConsulTokenRejected,
@@ -366,6 +367,21 @@ def test_a_token_that_somebody_creates_otherwise_between_read_and_write_is_corre
     identities = [{"ServiceName": "old"}]
     before_next(embedded, "PUT", lambda: existing(embedded, stored, ServiceIdentities=identities))
     assert steps.run(create_token, stored.state) == {"change": "updated"}
+    assert embedded.token(stored.ids.accessor_id) == wanted(stored)
+
+
+def test_a_token_that_somebody_deletes_between_read_and_update_is_made_by_the_next_attempt(
+    embedded: ConsulState, stored: Stored, steps: Steps
+) -> None:
+    existing(embedded, stored, ServiceIdentities=[{"ServiceName": "old"}])
+    path = f"/v1/acl/token/{stored.ids.accessor_id}"
+    before_next(embedded, "PUT", lambda: embedded.call("DELETE", path))
+    error = steps.fail(create_token, stored.state, ConsulObjectGone)
+    assert str(error) == (
+        f"Somebody deleted {path} in Consul at {embedded.server.address} while it was updated. "
+        "The next attempt makes it anew."
+    )
+    assert steps.run(create_token, stored.state) == {"change": "created"}
     assert embedded.token(stored.ids.accessor_id) == wanted(stored)
 
 

@@ -194,6 +194,22 @@ def test_a_resource_without_its_properties_fails_the_deployment(
     assert inputs_of_executions(deployment_run) == {}
 
 
+def test_a_fault_that_nobody_foresaw_fails_the_deployment_too(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, log: Log
+) -> None:
+    event = request(s3)
+    event["ResourceProperties"]["Input"] = "{"
+    assert steps.run(start_deployment_run, event) == {"started": False}
+    (answer,) = answers(s3)
+    assert (answer["Status"], answer["Reason"]) == (
+        "FAILED",
+        "JSONDecodeError: a bug; the function's log has the traceback.",
+    )
+    assert log()[0].exc_info is not None
+    assert_the_url_stayed_inside(steps, log)
+    assert inputs_of_executions(deployment_run) == {}
+
+
 @pytest.mark.parametrize("missing", ["ResponseURL", "StackId", "RequestId", "LogicalResourceId"])
 def test_a_request_that_cannot_be_answered_is_refused(
     s3: LoopbackServer, steps: Steps, missing: str
