@@ -376,6 +376,12 @@ class ConsulSettings(_Section):
         "management token: arn:<partition>:secretsmanager:<region>:<account>:secret:<name>-<6 "
         "characters>",
     )
+    client_token_secret_arn: SecretArn | None = Field(
+        default=None,
+        description="null, or the complete ARN of the secret in Secrets Manager that is to hold "
+        "the consul-client containers' token: arn:<partition>:secretsmanager:<region>:<account>:"
+        "secret:<name>-<6 characters>",
+    )
     ca_secret_arn: SecretArn | None = Field(
         default=None,
         description="null, or the complete ARN of the secret in Secrets Manager that holds the PEM "

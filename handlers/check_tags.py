@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from handlers.clients.ecs import Ecs, Task
@@ -12,11 +13,13 @@ from handlers.core.errors import (
     InvalidEvent,
     InvalidServiceName,
     SecretNameCollision,
+    TaskNotVisibleYet,
     UnsupportedTenancy,
 )
 from handlers.core.step import step
 from handlers.core.step_input import take
 
+_VISIBLE_WITHIN = timedelta(minutes=1)
 _TASK_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:task/[\w/-]+")
 _CLUSTER_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:cluster/[\w-]+")
 
@@ -37,6 +40,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         InvalidEvent, InvalidServiceName, SecretNameCollision, UnsupportedTenancy.
+        TaskNotVisibleYet: DescribeTasks is eventually consistent, and events are fast.
 
     """
     cluster_arn, task_arn = _parse_event(state.get("event"))
@@ -47,6 +51,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     # The event may be old, and carries no tags: decide on the live task.
     task = Ecs().describe_task(cluster_arn=cluster_arn, task_arn=task_arn)
     if task is None:
+        if _is_fresh(state["event"]):
+            message = f"ECS has just told of the task {task_arn}, but does not show it yet."
+            raise TaskNotVisibleYet(message)
         return _not_in_the_mesh(task_arn, "The task no longer exists.")
     reason_to_skip = _reason_to_skip(task)
     if reason_to_skip is not None:
@@ -68,6 +75,15 @@ def _parse_event(event: Any) -> tuple[str, str]:
         _arn(detail, "clusterArn", _CLUSTER_ARN, "cluster"),
         _arn(detail, "taskArn", _TASK_ARN, "task"),
     )
+
+
+def _is_fresh(event: Mapping[str, Any]) -> bool:
+    """Whether an event is so young that ECS may not show its task yet."""
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(event["time"])
+    except (KeyError, TypeError, ValueError):  # started by hand
+        return False
+    return age < _VISIBLE_WITHIN
 
 
 def _arn(detail: Mapping[str, Any], key: str, pattern: re.Pattern[str], what: str) -> str:

@@ -28,7 +28,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     Absent: created with the secret's IDs. Other policies, identities or description: updated. The
     same accessor ID with another secret ID: replaced. A token is ours if its description carries
-    our cluster's line, or if it is the very token in our secret.
+    our cluster's line. One whose description names no cluster, or has only its short name, is ours
+    if it is the very token in our secret.
 
     Input::
 
@@ -113,7 +114,9 @@ def _check_owner(existing: Json, wanted: Json, *, same_secret_id: bool, secret_a
     own_cluster_arn = environment.required(environment.CLUSTER_ARN)
     owner = names.owning_cluster(description)
     accessor_id = wanted["AccessorID"]
-    if owner != own_cluster_arn and (owner is not None or not same_secret_id):
+    # HashiCorp's controller writes a cluster's short name on EC2, which says less than an ARN.
+    possible = {None, own_cluster_arn.rpartition("/")[2]} if same_secret_id else set()
+    if owner not in {own_cluster_arn} | possible:
         whose = f"belongs to the cluster {owner}" if owner else "is not ours"
         message = (
             f"The accessor ID {accessor_id} in the secret {secret_arn} is that of a Consul token "
@@ -142,5 +145,6 @@ def _content(token: Json) -> tuple[Any, ...]:
             for identity in token.get("ServiceIdentities") or []
         },
         bool(token.get("NodeIdentities")),
+        bool(token.get("TemplatedPolicies")),
         bool(token.get("Roles")),
     )

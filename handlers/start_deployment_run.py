@@ -25,13 +25,17 @@ def handler(event: Mapping[str, Any]) -> dict[str, Any]:
     """Take CloudFormation's request for the custom resource.
 
     Properties: `StateMachineArn`; `Input`, JSON text; and any others, whose change makes the
-    workflow run again. On Delete there is nothing to undo.
+    workflow run again. On Delete there is nothing to undo; a run that is at work goes on.
     """
     request = CustomResourceRequest.from_event(event)
     if event.get("RequestType") == "Delete":
         request.answer(failure=None)
         return {"started": False}
     try:
+        if event.get("RequestType") == "Update" and _is_rolled_back(request):
+            # What it goes back to has run before; failing once more would only wedge the stack.
+            request.answer(failure=None)
+            return {"started": False}
         _start(request, take(event, "ResourceProperties", dict))
     # Whatever it is: CloudFormation would wait for an answer until its time-out. It is not raised,
     # for Lambda would deliver the request again, and start a run that nobody waits for.
@@ -48,11 +52,19 @@ def handler(event: Mapping[str, Any]) -> dict[str, Any]:
     return {"started": True}
 
 
+def _is_rolled_back(request: CustomResourceRequest) -> bool:
+    """Whether CloudFormation undoes an update of the stack that failed."""
+    with aws.translated_errors(f"Describing the stack {request.stack_id}"):
+        answer = aws.client("cloudformation").describe_stacks(StackName=request.stack_id)
+    return any("ROLLBACK" in stack["StackStatus"] for stack in answer["Stacks"])
+
+
 def _start(request: CustomResourceRequest, properties: Mapping[str, Any]) -> None:
     state = {
         "request": request.to_state(),
         "state_machine_arn": take(properties, "StateMachineArn", str),
         "input": json.loads(take(properties, "Input", str)),
+        "settle_seconds": int(environment.required(environment.SETTLE_SECONDS)),
     }
     with aws.translated_errors("Starting the workflow DeploymentRun"):
         try:

@@ -48,6 +48,8 @@ class AclController(Construct):
         consul_datacenter: the datacenter that must be there.
         bootstrap_token_secret: holds a management token, or `{}` to have the ACL system
             bootstrapped. Default: one is made, and kept when the stack is deleted.
+        client_token_secret: gets the consul-client containers' token. Default: one is made; give
+            the one that HashiCorp's controller has filled, if task definitions refer to it.
         ca_secret: the PEM of the private CA of Consul's certificate. Default: public CAs.
         anonymous_policy: whether requests without a token may read nodes and services.
         service_rules: extra ACL rules, HCL, by service name. Default: none.
@@ -67,6 +69,7 @@ class AclController(Construct):
         consul_http_address: str,
         consul_datacenter: str = "dc1",
         bootstrap_token_secret: secretsmanager.ISecret | None = None,
+        client_token_secret: secretsmanager.ISecret | None = None,
         ca_secret: secretsmanager.ISecret | None = None,
         anonymous_policy: bool = True,
         service_rules: Mapping[str, str] | None = None,
@@ -78,6 +81,9 @@ class AclController(Construct):
         self._cluster = cluster
         self._prefix = secret_prefix
         self._ca_secret = ca_secret
+        self._given_secrets = [
+            secret for secret in (bootstrap_token_secret, client_token_secret, ca_secret) if secret
+        ]
         self._network = network
         self._log_retention = log_retention
         asset = lambda_asset()
@@ -88,40 +94,41 @@ class AclController(Construct):
             environment.CLUSTER_ARN: cluster.cluster_arn,
         } | ({environment.CONSUL_CA_SECRET_ARN: ca_secret.secret_arn} if ca_secret else {})
 
-        # The names are kept as they were given: CDK would take them from the ARNs, in the template.
-        self.controller_token_secret_name = names.controller_secret_name(secret_prefix)
-        self.client_token_secret_name = names.client_secret_name(secret_prefix)
-        if bootstrap_token_secret is not None:
-            self.bootstrap_token_secret = bootstrap_token_secret
-            self.bootstrap_token_secret_name = bootstrap_token_secret.secret_name
-        else:
-            self.bootstrap_token_secret_name = names.bootstrap_secret_name(secret_prefix)
-            self.bootstrap_token_secret = self._secret(
-                "BootstrapTokenSecret",
-                self.bootstrap_token_secret_name,
-                "Management token of Consul's ACL system",
-                # Consul stays bootstrapped when the stack goes, and this is the only copy.
-                RemovalPolicy.RETAIN,
-            )
+        # No physical name: the secret is kept when a deployment fails or is deleted, for Consul
+        # stays bootstrapped, and this is the only copy. It must not block the next deployment.
+        self.bootstrap_token_secret = bootstrap_token_secret or self._secret(
+            "BootstrapTokenSecret",
+            None,
+            "Management token of Consul's ACL system",
+            RemovalPolicy.RETAIN,
+        )
         self.controller_token_secret = self._secret(
             "ControllerTokenSecret",
-            self.controller_token_secret_name,
+            names.controller_secret_name(secret_prefix),
             "Consul token of the ACL controller",
             RemovalPolicy.DESTROY,
         )
-        self.client_token_secret = self._secret(
+        self.client_token_secret = client_token_secret or self._secret(
             "ClientTokenSecret",
-            self.client_token_secret_name,
+            names.client_secret_name(secret_prefix),
             "Consul token of the consul-client containers",
             RemovalPolicy.DESTROY,
         )
-        # The secrets of all services, and the two above, which share their prefix.
-        self._token_secrets = Stack.of(self).format_arn(
-            service="secretsmanager",
-            resource="secret",
-            resource_name=f"{secret_prefix}-*",
-            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        self.client_token_secret_name = (
+            client_token_secret.secret_name
+            if client_token_secret
+            else names.client_secret_name(secret_prefix)  # CDK would take it from the ARN
         )
+        # The secrets of all services, and the two above, which share their prefix.
+        self._token_secrets = [
+            Stack.of(self).format_arn(
+                service="secretsmanager",
+                resource="secret",
+                resource_name=f"{secret_prefix}-*",
+                arn_format=ArnFormat.COLON_RESOURCE_NAME,
+            ),
+            *([client_token_secret.secret_arn] if client_token_secret else []),
+        ]
 
         tokens = self._token_handlers(secret_tags or {})
         self.cluster_bootstrap = ClusterBootstrap(
@@ -166,6 +173,8 @@ class AclController(Construct):
                 "BootstrapTokenSecretArn": self.bootstrap_token_secret.secret_arn,
                 "ControllerTokenSecretArn": self.controller_token_secret.secret_arn,
                 "ClientTokenSecretArn": self.client_token_secret.secret_arn,
+                "CaSecretArn": ca_secret.secret_arn if ca_secret else "",
+                "Network": network.fingerprint() if network else "",
             },
         )
 
@@ -228,18 +237,18 @@ class AclController(Construct):
             "StoreSecret",
             "store_secret",
             variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))},
-            statements=[_allow([*_READ, *_WRITE_AHEAD, *_CREATE], self._token_secrets)],
+            statements=[_allow([*_READ, *_WRITE_AHEAD, *_CREATE], *self._token_secrets)],
         )
         publish = self._handler(
             "PublishSecret",
             "publish_secret",
-            statements=[_allow(_PUBLISH, self._token_secrets)],
+            statements=[_allow(_PUBLISH, *self._token_secrets)],
         )
         create = self._consul_handler(
             "CreateToken",
             "create_token",
             token_secret=self.controller_token_secret,
-            statements=[_allow(_READ, self._token_secrets)],
+            statements=[_allow(_READ, *self._token_secrets)],
         )
         return TokenHandlers(store_secret=store, create_token=create, publish_secret=publish)
 
@@ -285,10 +294,9 @@ class AclController(Construct):
 
     def _check_tags(self) -> lambda_.Function:
         own_secrets = [
-            self.bootstrap_token_secret_name,
-            self.controller_token_secret_name,
-            self.client_token_secret_name,
-            *([self._ca_secret.secret_name] if self._ca_secret else []),
+            names.controller_secret_name(self._prefix),
+            names.client_secret_name(self._prefix),
+            *(secret.secret_name for secret in self._given_secrets),
         ]
         return self._handler(
             "CheckTags",
@@ -359,7 +367,7 @@ class AclController(Construct):
     # --- resources -----------------------------------------------------------------------------
 
     def _secret(
-        self, construct_id: str, name: str, description: str, removal_policy: RemovalPolicy
+        self, construct_id: str, name: str | None, description: str, removal_policy: RemovalPolicy
     ) -> secretsmanager.Secret:
         """Make a secret without a value: the workflows write it, and no template ever does."""
         secret = secretsmanager.Secret(

@@ -11,6 +11,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from handlers.core import names
 from infrastructure.acl_controller import AclController
 from infrastructure.handler_function import Network
 from settings import NetworkSettings, Settings
@@ -68,6 +69,7 @@ class ConsulOnEcsStack(Stack):
             bootstrap_token_secret=self._secret(
                 "BootstrapToken", consul.bootstrap_token_secret_arn
             ),
+            client_token_secret=self._secret("ClientToken", consul.client_token_secret_arn),
             ca_secret=self._secret("ConsulCa", consul.ca_secret_arn),
             anonymous_policy=consul.anonymous_policy,
             service_rules={name: service.rules for name, service in settings.services.items()},
@@ -77,7 +79,7 @@ class ConsulOnEcsStack(Stack):
         )
         for key, value in settings.tags.items():
             Tags.of(self).add(key, value)
-        self._outputs()
+        self._outputs(settings)
 
     def _cluster(self, settings: Settings) -> ecs.ICluster:
         arn = settings.ecs.cluster
@@ -134,7 +136,7 @@ class ConsulOnEcsStack(Stack):
         CfnOutput(self, "HandlersSecurityGroupId", value=group.security_group_id)
         return group
 
-    def _outputs(self) -> None:
+    def _outputs(self, settings: Settings) -> None:
         controller = self.controller
         outputs = {
             "ClusterBootstrapArn": controller.cluster_bootstrap.state_machine_arn,
@@ -145,12 +147,12 @@ class ConsulOnEcsStack(Stack):
             (
                 "BootstrapToken",
                 controller.bootstrap_token_secret,
-                controller.bootstrap_token_secret_name,
+                controller.bootstrap_token_secret.secret_name,
             ),
             (
                 "ControllerToken",
                 controller.controller_token_secret,
-                controller.controller_token_secret_name,
+                names.controller_secret_name(settings.secrets.prefix),
             ),
             ("ClientToken", controller.client_token_secret, controller.client_token_secret_name),
         ):

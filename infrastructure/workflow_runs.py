@@ -21,6 +21,7 @@ from workflows.deployment_run import DeploymentRun
 
 # CloudFormation's own limit is an hour; DeploymentRun gives up before this.
 _LONGEST_RUN = Duration.minutes(55)
+_SETTLE = Duration.seconds(20)
 
 
 class WorkflowRuns(Construct):
@@ -67,13 +68,20 @@ class WorkflowRuns(Construct):
             "StartDeploymentRun",
             step="start_deployment_run",
             code=code,
-            environment={environment.DEPLOYMENT_RUN_ARN: self._deployment_run.state_machine_arn},
+            environment={
+                environment.DEPLOYMENT_RUN_ARN: self._deployment_run.state_machine_arn,
+                environment.SETTLE_SECONDS: str(_SETTLE.to_seconds()),
+            },
             log_retention=log_retention,
             statements=[
                 iam.PolicyStatement(
                     actions=["states:StartExecution"],
                     resources=[self._deployment_run.state_machine_arn],
-                )
+                ),
+                iam.PolicyStatement(
+                    actions=["cloudformation:DescribeStacks"],
+                    resources=[Stack.of(self).stack_id],
+                ),
             ],
         ).function
 

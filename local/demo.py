@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from handlers.core import names
 from local.deployment import Deployment
@@ -51,12 +52,13 @@ class TaskResult:
 
     task: DemoTask
     task_arn: str
-    execution: Execution
-    """The one that decided: the first that went well, else the last."""
+    started: datetime
+    """When it was asked for."""
+    executions: Sequence[Execution]
+    """All that its events have started, earliest first."""
+    expected_secret: str | None
+    """The secret that its task definition would refer to; None if it should get none."""
     proof: Proof | None
-    secret_name: str | None
-    seconds: float | None
-    """From RunTask until the workflow had made sure that the token is usable."""
 
     @property
     def task_id(self) -> str:
@@ -68,39 +70,82 @@ class TaskResult:
         """Whether the task is tagged as a mesh task."""
         return self.task.tags.get(names.MESH_TAG) == "true"
 
+    @property
+    def execution(self) -> Execution:
+        """The one that decided: the first that went well, else the last."""
+        succeeded = [each for each in self.executions if each.status == "SUCCEEDED"]
+        return min(succeeded, key=lambda each: each.stopped, default=self.executions[-1])
+
+    @property
+    def service_name(self) -> str | None:
+        """The service that the workflow took the task for."""
+        name: str | None = _provisioned(self.execution).get("service_name")
+        return name
+
+    @property
+    def secret_name(self) -> str | None:
+        """The secret that the workflow made sure of."""
+        name: str | None = _provisioned(self.execution).get("secret", {}).get("id")
+        return name
+
+    @property
+    def seconds(self) -> float | None:
+        """From RunTask until the workflow had made sure that the token is usable."""
+        return (self.execution.stopped - self.started).total_seconds() if self.proof else None
+
     def problems(self) -> list[str]:
-        """Return what is not as it should be."""
+        """Return what is not as the task's tags demand, for a person to read."""
         expected = ("FAILED", self.task.error) if self.task.error else ("SUCCEEDED", None)
-        found = (self.execution.status, self.execution.error)
-        problems = []
-        if found != expected:
-            problems.append(f"{self.task.family}: the workflow ended {found}, not {expected}.")
+        found = [
+            f"the workflow {execution.arn} ended {ended}, not {expected}"
+            for execution in self.executions
+            if (ended := (execution.status, execution.error)) != expected
+        ]
+        if self.service_name != self.task.service:
+            found.append(f"its service is {self.service_name}, not {self.task.service}")
+        if self.secret_name != self.expected_secret:
+            found.append(f"its secret is {self.secret_name}, not {self.expected_secret}")
         if self.task.service is not None:
             if self.proof is None:
-                problems.append(f"{self.task.family}: there is no token to prove.")
-            elif not self.proof.own_service_allowed:
-                problems.append(f"{self.task.family}: its token may not register its service.")
-            elif not self.proof.other_service_refused:
-                problems.append(f"{self.task.family}: its token may register another service.")
-        elif self.secret_name is not None:
-            problems.append(f"{self.task.family}: there is a secret, and there should be none.")
-        return problems
+                found.append("there is no token to prove")
+            else:
+                if not self.proof.own_service_allowed:
+                    found.append("its token may not register its service")
+                if not self.proof.other_service_refused:
+                    found.append("its token may register another service")
+        return [f"{self.task.family}: {problem}." for problem in found]
 
 
 @dataclass(frozen=True)
 class DemoResult:
     """What came of the demonstration."""
 
-    tasks: list[TaskResult]
-    remote_calls: dict[str, dict[str, int]]
+    tasks: Sequence[TaskResult]
+    remote_calls: Mapping[str, Mapping[str, int]]
     """By situation; each call as `secretsmanager:GetSecretValue` or `consul:GET /v1/…`."""
 
     def problems(self) -> list[str]:
         """Return what is not as it should be, for a person to read."""
-        return [problem for task in self.tasks for problem in task.problems()] + [
-            problem
-            for situation, calls in self.remote_calls.items()
-            for problem in _over_budget(situation, calls)
+        return [
+            *(problem for task in self.tasks for problem in task.problems()),
+            *self._unshared_tokens(),
+            *(
+                problem
+                for situation, calls in self.remote_calls.items()
+                for problem in _over_budget(situation, calls)
+            ),
+        ]
+
+    def _unshared_tokens(self) -> list[str]:
+        """Name the services whose tasks have found more than one token."""
+        accessor_ids: dict[str, set[str]] = {}
+        for task in self.tasks:
+            if task.task.service is not None and task.proof is not None:
+                accessor_ids.setdefault(task.task.service, set()).add(task.proof.accessor_id)
+        return [
+            f"{service}: its tasks have different tokens, {', '.join(sorted(found))}."
+            for service, found in accessor_ids.items()
+            if len(found) > 1
         ]
 
 
@@ -147,27 +192,31 @@ def _result(
     started: datetime,
     executions: list[Execution],
 ) -> TaskResult:
-    succeeded = [execution for execution in executions if execution.status == "SUCCEEDED"]
-    decisive = min(succeeded, key=lambda execution: execution.stopped, default=executions[-1])
-    provisioned = decisive.output.get("task", {})
-    secret_name = provisioned.get("secret", {}).get("id")
-    proof = None
-    if secret_name is not None:
-        proof = prove_token(
-            deployment,
-            secret_name=secret_name,
-            service=provisioned["service_name"],
-            other_service=_OTHER_SERVICE,
-            task_id=task_arn.rpartition("/")[2],
-        )
-    return TaskResult(
+    result = TaskResult(
         task=task,
         task_arn=task_arn,
-        execution=decisive,
-        proof=proof,
-        secret_name=secret_name,
-        seconds=(decisive.stopped - started).total_seconds() if proof else None,
+        started=started,
+        executions=executions,
+        expected_secret=task.service
+        and names.service_secret_name(deployment.secret_prefix, task.service),
+        proof=None,
     )
+    if task.service is None or result.secret_name is None:
+        return result
+    proof = prove_token(
+        deployment,
+        secret_name=result.secret_name,
+        service=task.service,
+        other_service=_OTHER_SERVICE,
+        task_id=result.task_id,
+    )
+    return replace(result, proof=proof)
+
+
+def _provisioned(execution: Execution) -> Mapping[str, Any]:
+    """Return what the workflow found out about its task; empty if it failed before."""
+    found: Mapping[str, Any] = execution.output.get("task", {})
+    return found
 
 
 def _remote_calls(deployment: Deployment, execution: Execution) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from handlers.core import environment
 from local.cdk_cli import CdkCli
 from local.cloud import LocalCloud
 from local.consul import ConsulServer, consul_for_local_run
@@ -21,11 +22,13 @@ from local.consul_api import objects_removed
 from local.progress import Progress
 
 SECRET_PREFIX = "consul"
+# What `cdk bootstrap` makes.
+_BOOTSTRAP_STACK = "CDKToolkit"
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """What runs on this machine.
+class PreparedApp:
+    """What runs on this machine before the app is deployed, and what it is deployed with.
 
     Attributes:
         cloud: the AWS.
@@ -33,8 +36,7 @@ class Deployment:
         cluster: the name of the ECS cluster.
         cluster_arn: its ARN.
         secret_prefix: the prefix of the secrets' names.
-        outputs: the stack's outputs, by name.
-        settings_file: the settings that it was deployed with.
+        settings_file: the settings that a deployment reads.
 
     """
 
@@ -43,23 +45,49 @@ class Deployment:
     cluster: str
     cluster_arn: str
     secret_prefix: str
-    outputs: dict[str, str]
     settings_file: Path
 
-    def deploy_again(self, progress: Progress) -> None:
-        """Deploy once more, with what is in the settings file by then."""
-        _deploy(progress, self.cloud, self.settings_file, first=False)
+    def deploy(self, progress: Progress) -> Deployment:
+        """Deploy with the real CDK command line what is in the settings file by now.
+
+        It may be called again, after a deployment that failed as well as after one that did not.
+
+        Raises:
+            CdkError: if the deployment fails; the message has the reason.
+
+        """
+        return Deployment(
+            cloud=self.cloud,
+            consul=self.consul,
+            cluster=self.cluster,
+            cluster_arn=self.cluster_arn,
+            secret_prefix=self.secret_prefix,
+            settings_file=self.settings_file,
+            outputs=_deploy(progress, self.cloud, self.settings_file),
+        )
+
+
+@dataclass(frozen=True)
+class Deployment(PreparedApp):
+    """What runs on this machine, with the deployed app.
+
+    Attributes:
+        outputs: the stack's outputs, by name.
+
+    """
+
+    outputs: dict[str, str]
 
 
 @contextmanager
-def deployed_app(
+def prepared_app(
     progress: Progress,
     *,
     consul: ConsulServer | None = None,
     port: int = 0,
     task_stage_seconds: float = 1.0,
-) -> Iterator[Deployment]:
-    """Bring everything up with the real CDK command line, and leave nothing behind.
+) -> Iterator[PreparedApp]:
+    """Bring up all that the app needs, ready to be deployed, and leave nothing behind.
 
     The settings are those that `mesh.yaml` would have for this Consul and this cloud. A Consul that
     is not ours is left as it was: names are made unique for it, and everything is removed again.
@@ -80,7 +108,12 @@ def deployed_app(
         with progress.stage("Start AWS"):
             cloud = stack.enter_context(
                 LocalCloud(
-                    workdir=workdir / "cloud", port=port, task_stage_seconds=task_stage_seconds
+                    workdir=workdir / "cloud",
+                    port=port,
+                    # On AWS a deployment waits until IAM and the state machine's new definition
+                    # are known everywhere. Here they are at once.
+                    lambda_environment={environment.SETTLE_SECONDS: "0"},
+                    task_stage_seconds=task_stage_seconds,
                 )
             )
         suffix = f"-{secrets.token_hex(3)}" if consul.kind == "remote" else ""
@@ -92,8 +125,25 @@ def deployed_app(
             stack.enter_context(objects_removed(consul, cluster_arn))
         settings = workdir / "settings.yaml"
         settings.write_text(yaml.safe_dump(_settings(cloud, consul, cluster, prefix)))
-        outputs = _deploy(progress, cloud, settings, first=True)
-        yield Deployment(cloud, consul, cluster, cluster_arn, prefix, outputs, settings)
+        yield PreparedApp(cloud, consul, cluster, cluster_arn, prefix, settings)
+
+
+@contextmanager
+def deployed_app(
+    progress: Progress,
+    *,
+    consul: ConsulServer | None = None,
+    port: int = 0,
+    task_stage_seconds: float = 1.0,
+) -> Iterator[Deployment]:
+    """Bring everything up, deploy the app, and leave nothing behind.
+
+    The arguments are those of `prepared_app`.
+    """
+    with prepared_app(
+        progress, consul=consul, port=port, task_stage_seconds=task_stage_seconds
+    ) as app:
+        yield app.deploy(progress)
 
 
 def _settings(cloud: LocalCloud, consul: ConsulServer, cluster: str, prefix: str) -> dict[str, Any]:
@@ -123,19 +173,18 @@ def _secret(cloud: LocalCloud, name: str, value: str) -> str:
     return arn
 
 
-def _deploy(
-    progress: Progress, cloud: LocalCloud, settings: Path, *, first: bool
-) -> dict[str, str]:
+def _deploy(progress: Progress, cloud: LocalCloud, settings: Path) -> dict[str, str]:
     """Deploy with the CDK command line, which works next to the settings file."""
     workdir = settings.parent
     cdk = CdkCli(cloud.environment, home=workdir)
     assembly, outputs = str(workdir / "cdk.out"), workdir / "outputs.json"
     synth = ("synth", "--quiet", "--output", assembly, "-c", f"settings={settings}")
-    bootstrap = ("bootstrap", f"aws://{cloud.account}/{cloud.region}")
-    commands = [bootstrap, synth] if first else [synth]
-    with progress.stage(
-        "Synthesize the app, bootstrap the account" if first else "Synthesize the app"
-    ):
+    commands: list[tuple[str, ...]] = [synth]
+    stage = "Synthesize the app"
+    if not _is_bootstrapped(cloud):
+        commands.insert(0, ("bootstrap", f"aws://{cloud.account}/{cloud.region}"))
+        stage += ", bootstrap the account"
+    with progress.stage(stage):
         # They need nothing of each other, and there is more than one core.
         cdk.run_at_the_same_time(commands)
     with progress.stage("Deploy the stack, which runs ClusterBootstrap"):
@@ -145,3 +194,8 @@ def _deploy(
         )
     by_stack: dict[str, dict[str, str]] = json.loads(outputs.read_text())
     return next(iter(by_stack.values()))
+
+
+def _is_bootstrapped(cloud: LocalCloud) -> bool:
+    stacks = cloud.client("cloudformation").describe_stacks()["Stacks"]
+    return any(stack["StackName"] == _BOOTSTRAP_STACK for stack in stacks)

@@ -62,7 +62,7 @@ def as_data(consul: ConsulServer, result: DemoResult) -> dict[str, Any]:
             {
                 "task_arn": task.task_arn,
                 "family": task.task.family,
-                "service": task.execution.output.get("task", {}).get("service_name"),
+                "service": task.service_name,
                 "mesh": task.mesh,
                 "execution_status": task.execution.status,
                 "error": task.execution.error,
@@ -92,7 +92,7 @@ def _row(task: TaskResult, *, whole_ids: bool) -> tuple[str, ...]:
         proof = f"{own}, {other}"
     return (
         f"{task.task.family} {task.task_id[:8]}",
-        output.get("service_name") or _NONE,
+        task.service_name or _NONE,
         workflow,
         task.secret_name or _NONE,
         task.proof.accessor_id[: None if whole_ids else 8] if task.proof else _NONE,

@@ -231,6 +231,7 @@ class Deployed:
             "AWS::Region": self.place.region,
             "AWS::AccountId": self.place.account,
             "AWS::URLSuffix": "amazonaws.com",
+            "AWS::StackId": self.place.arn("cloudformation", "stack/this"),
         }
         if logical_id in pseudo:
             return pseudo[logical_id]

@@ -72,6 +72,16 @@ class DeploymentRun(Construct):
             answer_cloudformation,
             {"failure": sfn.JsonPath.object_at("$.failure")},
         )
+        settle = sfn.Wait(
+            self,
+            "Wait until the deployment is known everywhere",
+            time=sfn.WaitTime.seconds_path("$.settle_seconds"),
+            comment=(
+                "New roles take seconds to be known, and executions that start right after an "
+                "update may use a workflow's previous definition."
+            ),
+        )
+        settle.next(run)
         run.next(success)
         run.add_catch(failure, errors=[sfn.Errors.ALL], result_path="$.failure")
         unanswered = sfn.Fail(
@@ -99,7 +109,7 @@ class DeploymentRun(Construct):
         )
         self.state_machine = state_machine(
             self,
-            start=run,
+            start=settle,
             comment="Runs a workflow as a part of a CloudFormation deployment.",
             timeout=Duration.minutes(54),
             log_group=log_group,

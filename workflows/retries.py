@@ -14,8 +14,15 @@ PASSING_ERRORS: list[str] = [
     # Lambda's own. All steps are idempotent, so one that may have taken effect is repeated too.
     "Lambda.AWSLambdaException",
     "Lambda.ClientExecutionTimeoutException",
+    "Lambda.EC2ThrottledException",
+    "Lambda.EC2UnexpectedException",
+    "Lambda.ENILimitReachedException",
+    "Lambda.ENINotReadyException",
+    "Lambda.ResourceConflictException",
+    "Lambda.ResourceNotReadyException",  # wakes a function in a VPC that was idle for long
     "Lambda.SdkClientException",
     "Lambda.ServiceException",
+    "Lambda.SubnetIPAddressLimitReachedException",
     "Lambda.TooManyRequestsException",
     "Lambda.Unknown",
     "Runtime.ExitError",

@@ -120,6 +120,6 @@ class TaskProvisioning(Construct):
             self,
             start=check,
             comment="Makes sure that the service of an ECS task has its Consul ACL token.",
-            timeout=Duration.hours(2),
+            timeout=Duration.hours(4),
             log_group=log_group,
         )

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from handlers.core import remote_calls
 from handlers.core.errors import (
@@ -54,6 +57,7 @@ TOKEN_SETTINGS: Final = (
     "Roles",
     "ServiceIdentities",
     "NodeIdentities",
+    "TemplatedPolicies",
     "Local",
     "ExpirationTime",
 )
@@ -62,7 +66,7 @@ TOKEN_SETTINGS: Final = (
 _EXISTS = re.compile(r"is already in use|already exists")
 # The beginnings of what Consul says, with status 500, about the content of a request.
 _INVALID_REQUEST = re.compile(
-    r"(rpc error making call: )?"
+    r"(rpc error making call: )*"  # one for each agent and server on the way
     r"(Invalid |No such ACL |Failed to parse ACL rules|Failed acl token lookup|failed acl |"
     r"Service identity |Node identity |Changing |Cannot |cannot |Delete operation not permitted|"
     r"Deletion of |Accessor ID is missing|Policy ID invalid|ExpirationTime |Token Expiration )"
@@ -128,6 +132,8 @@ class ConsulClient:
         # No proxies, no .netrc: the token goes to this address and nowhere else.
         self._session.trust_env = False
         self._session.headers["User-Agent"] = "consul-on-ecs"
+        if ca_file is not None:
+            self._session.mount("https://", _PrivateCaAdapter())
 
     # --- the server ----------------------------------------------------------------------------
 
@@ -386,9 +392,10 @@ class ConsulClient:
         return ConsulUnavailable(message)
 
     def _error(self, answer: Answer, what: str, *, secrets: tuple[str, ...] = ()) -> StepError:
-        text = answer.text.strip()[:_MAX_QUOTED_CHARACTERS]
+        text = answer.text.strip()
         for secret in secrets:
             text = text.replace(secret, "<secret>")
+        text = text[:_MAX_QUOTED_CHARACTERS]
         message = f"{what}: Consul at {self._address} answered {answer.status} {text!r}."
         if answer.status == requests.codes.unauthorized:
             return ConsulAclDisabled(f"{message} Enable acl on the servers.")
@@ -409,6 +416,19 @@ class ConsulClient:
             reason = _innermost(error)
         hint = f" The CA comes from {self._ca_file}." if self._ca_file else ""
         return ConsulUnavailable(f"{what}: no answer from Consul ({reason}).{hint}")
+
+
+class _PrivateCaAdapter(HTTPAdapter):
+    """Verifies certificates as Python did before 3.13.
+
+    Python 3.13 has OpenSSL refuse CA certificates that lack a key usage, which many a private CA's
+    do. The chain, the dates and the host's name are verified all the same.
+    """
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        context = create_urllib3_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        super().init_poolmanager(*args, ssl_context=context, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def _says_gone(answer: Answer) -> bool:

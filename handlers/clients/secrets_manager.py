@@ -62,22 +62,12 @@ class SecretsManager:
         """Read one version of a secret, whatever its stages.
 
         Raises:
-            AwsUnavailable: if the secret or the version is not there, which right after it was
-                written means "not yet".
+            AwsUnavailable: if the secret or the version is not there (yet).
             InvalidSecret: if the value is binary.
 
         """
-        with _errors(f"Reading the secret {secret_id}", secret_id):
-            try:
-                answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
-            except ClientError as error:
-                if aws.error_code(error) != "ResourceNotFoundException":
-                    raise
-                message = (
-                    f"The secret {secret_id} has no version {version_id}. If it does not appear, "
-                    "somebody deleted it meanwhile: start the workflow again."
-                )
-                raise AwsUnavailable(message) from None
+        with _errors(f"Reading the version {version_id} of the secret {secret_id}", secret_id):
+            answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
         return _version(answer, secret_id)
 
     def create_empty(
@@ -197,8 +187,15 @@ def _errors(what: str, secret_id: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
-            message = error.response["Error"].get("Message", "")
-            if aws.error_code(error) != "InvalidRequestException" or "delet" not in message:
+            code, message = aws.error_code(error), error.response["Error"].get("Message", "")
+            if code == "ResourceNotFoundException":
+                # Secrets Manager may not show at once what was written a moment ago.
+                message = (
+                    f"{what}: it is not there, or not yet. If it does not appear, somebody deleted "
+                    "it: deploy again if it is the controller's, else start the workflow again."
+                )
+                raise AwsUnavailable(message) from None
+            if code != "InvalidRequestException" or "delet" not in message:
                 raise
             message = (
                 f"The secret {secret_id} is marked for deletion. Restore it "

@@ -21,6 +21,8 @@ CONSUL_TOKEN_SECRET_ARN: Final = "CONSUL_TOKEN_SECRET_ARN"
 """The secret with the token that the function authenticates with."""
 DEPLOYMENT_RUN_ARN: Final = "DEPLOYMENT_RUN_ARN"
 """The state machine that runs a workflow for CloudFormation."""
+SETTLE_SECONDS: Final = "DEPLOYMENT_SETTLE_SECONDS"
+"""How long a run waits until what was just deployed is known everywhere."""
 
 
 def required(name: str) -> str:

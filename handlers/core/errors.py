@@ -34,6 +34,10 @@ class ConsulObjectGone(Retryable):
     """What we wanted to update was deleted a moment before."""
 
 
+class TaskNotVisibleYet(Retryable):
+    """ECS told of a new task a moment ago, and does not show it yet."""
+
+
 class AwsThrottled(Retryable):
     """An AWS service asked us to slow down."""
 

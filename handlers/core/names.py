@@ -96,14 +96,6 @@ def controller_secret_name(secret_prefix: str) -> str:
     return f"{secret_prefix}-consul-controller-token"
 
 
-def bootstrap_secret_name(secret_prefix: str) -> str:
-    """Return the name of the secret that we make for the management token.
-
-    A slash, so that no right to read service tokens, `<prefix>-*`, extends to it.
-    """
-    return f"{secret_prefix}/consul-bootstrap-token"
-
-
 def client_policy_name(secret_prefix: str) -> str:
     """Return the name of the policy of the consul-client containers' token."""
     return f"{secret_prefix}-consul-client-policy"

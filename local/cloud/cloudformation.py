@@ -44,7 +44,6 @@ _LOG = logging.getLogger(__name__)
 # looks every five seconds, and first at once: a deployment that is over by then costs no wait.
 _ANSWER_AFTER_SECONDS = 20.0
 _FINAL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE"}
-_RETAINED = {"Retain", "RetainExceptOnCreate"}
 
 
 class ChangeSetNotFoundError(CloudFormationError):
@@ -246,6 +245,8 @@ class _Work:
         self.resources: ResourceMap = stack.resource_map
         # The properties, references resolved, with which each resource was last deployed.
         self.deployed: dict[str, Properties] = stack.__dict__.setdefault("local_deployed", {})
+        # What this operation has made: it is deleted by it only to roll back.
+        self.created: list[str] = []
 
     @property
     def parsed(self) -> dict[str, Any]:
@@ -280,7 +281,7 @@ class _Work:
     def delete(self, logical_id: str, definition: dict[str, Any]) -> None:
         """Delete a resource unless its policy is to keep it."""
         type_ = definition["Type"]
-        if definition.get("DeletionPolicy") in _RETAINED:
+        if self._is_retained(logical_id, definition):
             self.resource_event(logical_id, type_, "DELETE_SKIPPED")
             self.parsed.pop(logical_id, None)
             self.deployed.pop(logical_id, None)
@@ -294,6 +295,17 @@ class _Work:
         self.resource_event(logical_id, type_, "DELETE_COMPLETE")
         self.parsed.pop(logical_id, None)
         self.deployed.pop(logical_id, None)
+
+    def _is_retained(self, logical_id: str, definition: dict[str, Any]) -> bool:
+        """Whether the policy keeps a resource, which it does in a rollback, too.
+
+        Only `RetainExceptOnCreate` lets go of what the operation that is rolled back has made.
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
+        """
+        policy = definition.get("DeletionPolicy")
+        return policy == "Retain" or (
+            policy == "RetainExceptOnCreate" and logical_id not in self.created
+        )
 
     def delete_all(self, definitions: dict[str, Any]) -> list[str]:
         """Delete resources in the reverse of the order of creation; return what went wrong.
@@ -360,7 +372,6 @@ class _Deployment(_Work):
         self.old_template = stack.template
         self.old_parameters = stack.parameters
         self.old_definitions: dict[str, Any] = self.resources._resource_json_map
-        self.created: list[str] = []
         # Before the thread starts: a client that asks next must not see the stack as finished.
         self.stack_event(f"{self.kind}_IN_PROGRESS", "User Initiated")
 
@@ -555,13 +566,8 @@ class _Deployment(_Work):
         self.stack_event("UPDATE_ROLLBACK_COMPLETE")
 
     def _undo_creations(self, kind: str) -> str:
-        # What a failed creation leaves is deleted even if it were to be retained later.
         definitions = {
-            logical_id: {
-                key: value
-                for key, value in self.resources._resource_json_map[logical_id].items()
-                if key != "DeletionPolicy"
-            }
+            logical_id: self.resources._resource_json_map[logical_id]
             for logical_id in self.created
             if logical_id in self.parsed
         }

@@ -54,12 +54,11 @@ def environment(name: str, expected: Expected) -> dict[str, str]:
             variables["CONSUL_TOKEN_SECRET_ARN"] = token_secrets[name]
     elif name == "CheckTags":
         own = [
-            expected.bootstrap_secret_name,
             f"{expected.prefix}-consul-controller-token",
             f"{expected.prefix}-consul-client-token",
         ]
         if expected.ca_secret:
-            own.append("consul-ca")
+            own += [expected.bootstrap_secret_name, "consul-ca"]
         variables = {
             "CLUSTER_ARN": expected.cluster,
             "SECRET_PREFIX": expected.prefix,
@@ -68,7 +67,10 @@ def environment(name: str, expected: Expected) -> dict[str, str]:
     elif name == "StoreSecret":
         variables = {"SECRET_TAGS": json.dumps(expected.tags)}
     elif name == "StartDeploymentRun":
-        variables = {"DEPLOYMENT_RUN_ARN": expected.machine("DeploymentRun")}
+        variables = {
+            "DEPLOYMENT_RUN_ARN": expected.machine("DeploymentRun"),
+            "DEPLOYMENT_SETTLE_SECONDS": "20",
+        }
     return variables
 
 

@@ -344,6 +344,8 @@ def test_a_deployment_runs_the_bootstrap_again_if_what_it_depends_on_has_changed
         "BootstrapTokenSecretArn": expected.bootstrap_secret,
         "ControllerTokenSecretArn": expected.controller_secret,
         "ClientTokenSecretArn": expected.client_secret,
+        "CaSecretArn": expected.ca_secret or "",
+        "Network": ",".join([*expected.subnets, *expected.security_groups]),
     }
     assert re.fullmatch(r"[0-9a-f]{16}", run["DefinitionDigest"])
     assert re.fullmatch(r"lambda-[0-9a-f]{16}", run["CodeDigest"])

@@ -5,12 +5,61 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from handlers.core import names
+from handlers.core.errors import InvalidSecret
 from handlers.core.token_secret import parse_acl_token
+from local.consul_api import ConsulApi
 from local.deployment import Deployment
 
+# The queue and the rules that let the search see the events.
+_EVENTS = "every-event"
+_LOST_STARTS = "starts-of-a-state-machine-that-is-gone"
 
-def every_token(deployment: Deployment) -> dict[str, str]:
-    """Return the tokens in all versions of all secrets, by where they were found."""
+
+def capture_events(deployment: Deployment) -> None:
+    """Let the search see the events of tasks that start from now on, and dead letters with them.
+
+    A queue gets every event of ECS. The app's dead-letter queue gets those that tell of a start,
+    as it would if the workflow's state machine were gone.
+    """
+    sqs = deployment.cloud.client("sqs")
+    url = sqs.create_queue(QueueName=_EVENTS)["QueueUrl"]
+    _add_rule(deployment, _EVENTS, {"source": ["aws.ecs"]}, {"Arn": _queue_arn(deployment, url)})
+    _add_rule(
+        deployment,
+        _LOST_STARTS,
+        {"source": ["aws.ecs"], "detail": {"lastStatus": ["PROVISIONING"]}},
+        {
+            "Arn": deployment.outputs["TaskProvisioningArn"] + "-gone",
+            "DeadLetterConfig": {
+                "Arn": _queue_arn(deployment, deployment.outputs["DeadLetterQueueUrl"])
+            },
+        },
+    )
+
+
+def _add_rule(
+    deployment: Deployment, name: str, pattern: dict[str, Any], target: dict[str, Any]
+) -> None:
+    client = deployment.cloud.client("events")
+    client.put_rule(Name=name, EventPattern=json.dumps(pattern))
+    client.put_targets(Rule=name, Targets=[{"Id": "only", **target}])
+
+
+def _queue_arn(deployment: Deployment, url: str) -> str:
+    answer = deployment.cloud.client("sqs").get_queue_attributes(
+        QueueUrl=url, AttributeNames=["QueueArn"]
+    )
+    arn: str = answer["Attributes"]["QueueArn"]
+    return arn
+
+
+def every_token(deployment: Deployment, management: ConsulApi) -> dict[str, str]:
+    """Return the tokens in all versions of all secrets, and in Consul, by where they were found."""
+    return {**_stored_tokens(deployment), **_consul_tokens(management)}
+
+
+def _stored_tokens(deployment: Deployment) -> dict[str, str]:
     client = deployment.cloud.client("secretsmanager")
     found = {}
     for page in client.get_paginator("list_secrets").paginate():
@@ -23,16 +72,33 @@ def every_token(deployment: Deployment) -> dict[str, str]:
                 value = client.get_secret_value(
                     SecretId=secret["ARN"], VersionId=version["VersionId"]
                 )["SecretString"]
-                token = None if "CERTIFICATE" in value else parse_acl_token(value, where=where)
+                token = None if "CERTIFICATE" in value else _token(value, where)
                 if token is not None:
                     found[where] = token
     return found
 
 
-def every_text(deployment: Deployment) -> dict[str, str]:
-    """Return histories, logs, templates and definitions, by where they were found.
+def _token(value: str, where: str) -> str | None:
+    try:
+        return parse_acl_token(value, where=where)
+    except InvalidSecret:
+        return value  # whatever somebody has put there
 
-    The first word of each place says of which kind it is.
+
+def _consul_tokens(management: ConsulApi) -> dict[str, str]:
+    return {
+        f"Consul's token {token['AccessorID']}": token["SecretID"]
+        for token in management.get("/v1/acl/tokens")
+        # Its secret ID is the word "anonymous".
+        if token["AccessorID"] != names.ANONYMOUS_TOKEN_ACCESSOR_ID
+    }
+
+
+def every_text(deployment: Deployment) -> dict[str, str]:
+    """Return histories, logs, templates, events and more, by where they were found.
+
+    The first word of each place says of which kind it is. Messages are taken from their queues, so
+    they are found once.
     """
     return {
         **_executions(deployment),
@@ -40,7 +106,8 @@ def every_text(deployment: Deployment) -> dict[str, str]:
         **_stacks(deployment),
         **_functions(deployment),
         **_task_definitions(deployment),
-        **_dead_letters(deployment),
+        **_messages(deployment, "event", _queue_url(deployment, _EVENTS)),
+        **_messages(deployment, "dead-letter", deployment.outputs["DeadLetterQueueUrl"]),
     }
 
 
@@ -97,12 +164,21 @@ def _task_definitions(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def _dead_letters(deployment: Deployment) -> dict[str, str]:
-    url = deployment.outputs["DeadLetterQueueUrl"]
-    messages = deployment.cloud.client("sqs").receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0
-    )
-    return {f"dead-letter {url}": _text(messages.get("Messages", []))}
+def _queue_url(deployment: Deployment, name: str) -> str:
+    url: str = deployment.cloud.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
+    return url
+
+
+def _messages(deployment: Deployment, kind: str, url: str) -> dict[str, str]:
+    client = deployment.cloud.client("sqs")
+    found = {}
+    while messages := client.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
+    ).get("Messages"):
+        for message in messages:
+            found[f"{kind} {message['MessageId']}"] = _text(message)
+            client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return found
 
 
 def _text(value: Any) -> str:

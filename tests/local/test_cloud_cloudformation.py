@@ -355,6 +355,52 @@ def test_a_deleted_stack_deletes_its_secrets_unless_they_are_to_be_retained(stac
     assert f"{stack.name}-gone" not in names
 
 
+def with_each_policy(stack: Stack) -> dict[str, Any]:
+    """Secrets named after their deletion policies."""
+    return {
+        policy: {
+            **secret(SecretString="v", Name=f"{stack.name}-{policy}"),
+            "DeletionPolicy": policy,
+        }
+        for policy in ("Delete", "Retain", "RetainExceptOnCreate")
+    }
+
+
+def policies_of_remaining_secrets(stack: Stack) -> set[str]:
+    found = stack.cloud.client("secretsmanager").list_secrets()["SecretList"]
+    prefix = f"{stack.name}-"
+    return {s["Name"].removeprefix(prefix) for s in found if s["Name"].startswith(prefix)}
+
+
+def test_a_failed_creation_keeps_only_what_is_to_be_retained_without_exception(
+    stack: Stack,
+) -> None:
+    failing = {**custom(Fail=True), "DependsOn": ["Delete", "Retain", "RetainExceptOnCreate"]}
+    resources = {"Function": function(ANSWERING), "Custom": failing, **with_each_policy(stack)}
+    assert stack.create(resources) == "ROLLBACK_COMPLETE"
+    assert policies_of_remaining_secrets(stack) == {"Retain"}
+    stack.delete()
+    assert policies_of_remaining_secrets(stack) == {"Retain"}
+
+
+def test_a_failed_update_keeps_only_what_is_to_be_retained_without_exception(
+    stack: Stack,
+) -> None:
+    stack.create({"Function": function(ANSWERING)})
+    failing = {**custom(Fail=True), "DependsOn": ["Delete", "Retain", "RetainExceptOnCreate"]}
+    resources = {"Function": function(ANSWERING), "Custom": failing, **with_each_policy(stack)}
+    assert stack.update(resources) == "UPDATE_ROLLBACK_COMPLETE"
+    assert policies_of_remaining_secrets(stack) == {"Retain"}
+
+
+def test_both_policies_of_retaining_keep_a_resource_when_its_stack_is_deleted(
+    stack: Stack,
+) -> None:
+    stack.create(with_each_policy(stack))
+    stack.delete()
+    assert policies_of_remaining_secrets(stack) == {"Retain", "RetainExceptOnCreate"}
+
+
 def test_a_rule_with_its_target_queue_policy_and_alarm_is_created_updated_and_deleted(
     stack: Stack,
 ) -> None:

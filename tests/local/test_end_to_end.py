@@ -8,7 +8,9 @@ everything after goes through the AWS API and Consul's. With `CONSUL_HTTP_ADDR` 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -22,8 +24,8 @@ from local.demo import DemoResult, run_demo
 from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.report import as_data, print_report
-from local.tasks import LocalTasks
-from tests.local.leaks import every_text, every_token
+from local.tasks import Execution, LocalTasks
+from tests.local.leaks import capture_events, every_text, every_token
 
 MESH = {names.MESH_TAG: "true"}
 
@@ -41,6 +43,7 @@ def progress(printed: StringIO) -> Progress:
 @pytest.fixture(scope="module")
 def deployment(progress: Progress) -> Iterator[Deployment]:
     with deployed_app(progress, task_stage_seconds=0.5) as deployment:
+        capture_events(deployment)
         yield deployment
 
 
@@ -54,7 +57,7 @@ def demo(deployment: Deployment, progress: Progress) -> DemoResult:
     return run_demo(deployment, progress)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def management(deployment: Deployment) -> ConsulApi:
     secret = deployment.cloud.client("secretsmanager").get_secret_value(
         SecretId=deployment.outputs["BootstrapTokenSecretArn"]
@@ -256,7 +259,7 @@ def test_a_changed_setting_takes_effect_with_the_next_deployment(
     settings["services"] = {"ruled": {"rules": "ruled.hcl"}}
     deployment.settings_file.write_text(yaml.safe_dump(settings))
 
-    deployment.deploy_again(progress)
+    deployment.deploy(progress)
     tasks.wait_for_workflows([tasks.run("ruled", MESH)])
 
     policy_name = names.service_policy_name(deployment.secret_prefix, "ruled")
@@ -267,30 +270,115 @@ def test_a_changed_setting_takes_effect_with_the_next_deployment(
     assert secret_of(deployment, "ruled") == before
 
 
-def test_no_secret_is_anywhere_but_in_its_store(
-    deployment: Deployment, demo: DemoResult, printed: StringIO
+@dataclass(frozen=True)
+class Mishap:
+    """A task whose secret holds what its workflow has to refuse."""
+
+    service: str
+    secret_string: str
+    token: str
+    """The credential that is in the secret, in whatever form."""
+    error: str
+
+
+@pytest.fixture(scope="module")
+def mishaps(
+    deployment: Deployment, tasks: LocalTasks, management: ConsulApi
+) -> Iterator[list[tuple[Mishap, list[Execution]]]]:
+    """Mishaps, each with the executions of its task."""
+    garbled, halved, wanted, taken, accessor_id = (str(uuid.uuid4()) for _ in range(5))
+    all_mishaps = [
+        Mishap("garbled", f"the token: {garbled}", garbled, "InvalidSecret"),
+        Mishap("halved", json.dumps({"token": halved}), halved, "InvalidSecret"),
+        Mishap(
+            "taken",
+            json.dumps({"accessor_id": accessor_id, "token": wanted}),
+            wanted,
+            "ForeignObject",
+        ),
+    ]
+    foreign = {"AccessorID": accessor_id, "SecretID": taken, "Description": "Somebody else's"}
+    assert management.put("/v1/acl/token", foreign)
+    try:
+        started = {}
+        for mishap in all_mishaps:
+            deployment.cloud.client("secretsmanager").create_secret(
+                Name=names.service_secret_name(deployment.secret_prefix, mishap.service),
+                SecretString=mishap.secret_string,
+            )
+            tasks.register(mishap.service)
+            started[mishap.service] = tasks.run(mishap.service, MESH)
+        executions = tasks.wait_for_workflows(list(started.values()))
+        yield [(mishap, executions[started[mishap.service]]) for mishap in all_mishaps]
+    finally:
+        # The Consul may be somebody's.
+        management.delete(f"/v1/acl/token/{accessor_id}")
+
+
+def test_a_secret_or_a_token_that_is_not_ours_ends_the_workflow_and_stays_as_it_is(
+    deployment: Deployment, mishaps: list[tuple[Mishap, list[Execution]]]
 ) -> None:
+    ends = {
+        mishap.service: {(execution.status, execution.error) for execution in executions}
+        for mishap, executions in mishaps
+    }
+    values = {
+        mishap.service: deployment.cloud.client("secretsmanager").get_secret_value(
+            SecretId=names.service_secret_name(deployment.secret_prefix, mishap.service)
+        )["SecretString"]
+        for mishap, _ in mishaps
+    }
+
+    assert ends == {mishap.service: {("FAILED", mishap.error)} for mishap, _ in mishaps}
+    assert values == {mishap.service: mishap.secret_string for mishap, _ in mishaps}
+
+
+@pytest.fixture(scope="module")
+def every_place(
+    deployment: Deployment,
+    demo: DemoResult,
+    mishaps: list[tuple[Mishap, list[Execution]]],
+    printed: StringIO,
+) -> dict[str, str]:
+    """The texts that a secret could be found in, after all that has gone well and badly."""
+    del mishaps
     print_report(Console(file=printed, width=160), deployment.consul, demo)
-    tokens = every_token(deployment)
-    texts = {
+    return {
         **every_text(deployment),
         "what the demonstration prints": printed.getvalue(),
         "what the demonstration writes": json.dumps(as_data(deployment.consul, demo)),
     }
 
+
+def test_no_secret_is_anywhere_but_in_its_store(
+    deployment: Deployment,
+    management: ConsulApi,
+    mishaps: list[tuple[Mishap, list[Execution]]],
+    every_place: dict[str, str],
+) -> None:
+    tokens = every_token(deployment, management) | {
+        f"what is in the secret of {mishap.service}": mishap.token for mishap, _ in mishaps
+    }
+
     leaks = {
         place: [secret for secret, token in tokens.items() if token in text]
-        for place, text in texts.items()
+        for place, text in every_place.items()
     }
 
     assert {place: found for place, found in leaks.items() if found} == {}
 
 
-def test_the_search_for_secrets_looks_at_every_kind_of_place(
-    deployment: Deployment, demo: DemoResult
+def test_the_search_for_secrets_looks_at_every_kind_of_place_and_for_every_token(
+    deployment: Deployment, management: ConsulApi, every_place: dict[str, str]
 ) -> None:
-    del demo
-    kinds = {place.partition(" ")[0] for place in every_text(deployment)}
+    kinds = {place.partition(" ")[0] for place in every_place}
+    searched = set(every_token(deployment, management).values())
+    in_secrets = {secret_of(deployment, service)["token"] for service in ("storefront", "taken")}
+    in_consul = {
+        token["SecretID"]
+        for token in management.get("/v1/acl/tokens")
+        if token["Description"] == "Somebody else's"
+    }
 
     assert kinds == {
         "execution",
@@ -299,6 +387,9 @@ def test_the_search_for_secrets_looks_at_every_kind_of_place(
         "outputs",
         "function",
         "task-definition",
+        "event",
         "dead-letter",
+        "what",
     }
-    assert len(every_token(deployment)) > 3
+    assert len(in_consul) == 1
+    assert searched >= in_secrets | in_consul

@@ -17,8 +17,8 @@ from handlers.clients import aws
 from handlers.clients.consul import ConsulClient
 from handlers.core import environment
 from handlers.core.errors import (
-    AwsRequestRefused,
     AwsThrottled,
+    AwsUnavailable,
     ConsulAclDisabled,
     ConsulAlreadyBootstrapped,
     ConsulRequestInvalid,
@@ -437,6 +437,6 @@ def test_a_secret_that_is_not_there_is_named(
     new_consul: NewConsul, secrets: SecretsState, steps: Steps
 ) -> None:
     secrets.client.delete_secret(SecretId=NAME, ForceDeleteWithoutRecovery=True)
-    error = steps.fail(bootstrap_acls, {}, AwsRequestRefused)
+    error = steps.fail(bootstrap_acls, {}, AwsUnavailable)
     assert new_consul.secret_arn in str(error)
     assert new_consul.server.requests == []

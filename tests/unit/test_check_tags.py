@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from handlers.core.errors import (
     InvalidStepInput,
     SecretNameCollision,
     StepError,
+    TaskNotVisibleYet,
     UnsupportedTenancy,
 )
 from tests.unit.aws_state import CLUSTER_ARN, EcsState, answering
@@ -46,7 +48,7 @@ ONE_CALL = {"ecs:DescribeTasks": 1}
 JsonObject = dict[str, Any]
 
 
-def recorded(name: str) -> JsonObject:
+def documented(name: str) -> JsonObject:
     path = Path(__file__).with_name("events") / f"{name}.json"
     event: JsonObject = json.loads(path.read_text())
     return event
@@ -312,10 +314,10 @@ def test_the_rules_of_another_service_are_not_its_own(ecs: EcsState, steps: Step
         pytest.param("container_overrides", "migrate", id="RunTask with overrides"),
     ],
 )
-def test_a_recorded_event_leads_to_its_task(
+def test_a_whole_event_leads_to_its_task(
     ecs: EcsState, steps: Steps, name: str, service: str
 ) -> None:
-    event = recorded(name)
+    event = documented(name)
     task_arn = ecs.run_task(family=service, tags=IN_MESH, arn=event["detail"]["taskArn"])
     assert task_arn == event["detail"]["taskArn"]
     assert steps.run(check_tags, input_with(event)) == mesh_result(task_arn, service)
@@ -323,7 +325,7 @@ def test_a_recorded_event_leads_to_its_task(
 
 
 def test_what_the_rule_passes_on_of_an_event_is_enough(ecs: EcsState, steps: Steps) -> None:
-    event = recorded("fargate_provisioning")
+    event = documented("fargate_provisioning")
     kept = ("clusterArn", "taskArn", "lastStatus", "desiredStatus", "version")
     passed_on = {
         "id": event["id"],
@@ -349,7 +351,7 @@ def test_neither_the_number_nor_the_order_of_events_matters(
 ) -> None:
     task_arn = ecs.run_task(tags=IN_MESH, arn=TASK_ARN)
     for name in names:
-        event = recorded(name)
+        event = documented(name)
         assert event["detail"]["taskArn"] == TASK_ARN
         assert steps.run(check_tags, input_with(event)) == mesh_result(task_arn, "web")
 
@@ -359,7 +361,7 @@ def test_an_event_of_a_start_is_not_believed_once_the_task_stops(
 ) -> None:
     ecs.run_task(tags=IN_MESH, arn=TASK_ARN, desired_status="STOPPED")
     for name in ("fargate_stopped", "fargate_provisioning"):
-        assert steps.run(check_tags, input_with(recorded(name))) == {
+        assert steps.run(check_tags, input_with(documented(name))) == {
             "mesh": False,
             "task_arn": TASK_ARN,
             "reason": "The task is stopping: it needs no new token.",
@@ -368,7 +370,7 @@ def test_an_event_of_a_start_is_not_believed_once_the_task_stops(
 
 def test_the_event_of_another_cluster_is_left_alone(ecs: EcsState, steps: Steps) -> None:
     del ecs
-    result = steps.run(check_tags, input_with(recorded("other_cluster")))
+    result = steps.run(check_tags, input_with(documented("other_cluster")))
     assert result["mesh"] is False
     assert (
         "belongs to the cluster arn:aws:ecs:us-east-1:123456789012:cluster/mesh-2"
@@ -384,7 +386,7 @@ def test_the_event_of_another_cluster_is_left_alone(ecs: EcsState, steps: Steps)
 def test_other_partitions_have_tasks_too(
     steps: Steps, monkeypatch: pytest.MonkeyPatch, name: str, region: str
 ) -> None:
-    event = recorded(name)
+    event = documented(name)
     cluster_arn = event["detail"]["clusterArn"]
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     monkeypatch.setenv(environment.CLUSTER_ARN, cluster_arn)
@@ -402,7 +404,7 @@ def test_other_partitions_have_tasks_too(
 def test_nothing_of_an_events_overrides_is_passed_on_or_logged(
     ecs: EcsState, steps: Steps, log: Callable[[], list[logging.LogRecord]]
 ) -> None:
-    event = recorded("container_overrides")
+    event = documented("container_overrides")
     secret = "correct-horse-battery"
     assert secret in json.dumps(event)
     ecs.run_task(family="migrate", tags=IN_MESH, arn=event["detail"]["taskArn"])
@@ -431,9 +433,9 @@ NO_CLUSTER = "detail.clusterArn must be the ARN of an ECS cluster; it is "
         pytest.param({"details": by_hand(TASK_ARN)["detail"]}, NO_DETAIL, id="details"),
         pytest.param({"detail": {}}, f"{NO_CLUSTER}absent.", id="detail empty"),
         pytest.param({"detail": {"clusterArn": CLUSTER_ARN}}, f"{NO_TASK}absent.", id="no task"),
-        pytest.param(recorded("missing_task_arn"), f"{NO_TASK}absent.",
+        pytest.param(documented("missing_task_arn"), f"{NO_TASK}absent.",
                      id="a recorded event without its task"),
-        pytest.param(recorded("container_instance"), f"{NO_TASK}absent.",
+        pytest.param(documented("container_instance"), f"{NO_TASK}absent.",
                      id="an event of another type"),
         pytest.param(by_hand("5f0c1d7e"), f"{NO_TASK}'5f0c1d7e'.", id="the ID of a task"),
         pytest.param(by_hand(CLUSTER_ARN), f"{NO_TASK}'{CLUSTER_ARN}'.", id="a cluster as task"),
@@ -553,3 +555,23 @@ def test_no_answer_from_ecs_is_worth_another_try(steps: Steps) -> None:
         lambda: ecs.describe_task(cluster_arn=CLUSTER_ARN, task_arn=TASK_ARN), AwsUnavailable
     )
     assert str(error) == f"{WHAT}: no answer from AWS (ConnectTimeoutError)."
+
+
+# --- a task that ECS does not show yet -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"),
+    [(timedelta(seconds=1), TaskNotVisibleYet), (timedelta(minutes=2), None)],
+    ids=["a moment old", "two minutes old"],
+)
+def test_a_task_that_is_not_there_is_waited_for_while_its_event_is_young(
+    ecs: EcsState, steps: Steps, age: timedelta, expected: type[StepError] | None
+) -> None:
+    del ecs
+    event = by_hand(TASK_ARN) | {"time": (datetime.now(UTC) - age).isoformat()}
+    state = input_with(event)
+    if expected is not None:
+        steps.fail(check_tags, state, expected)
+    else:
+        assert steps.run(check_tags, state)["reason"] == "The task no longer exists."

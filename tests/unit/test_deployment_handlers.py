@@ -82,7 +82,17 @@ def deployment_run(_aws: None, monkeypatch: pytest.MonkeyPatch) -> str:
         roleArn=role["Role"]["Arn"],
     )["stateMachineArn"]
     monkeypatch.setenv(environment.DEPLOYMENT_RUN_ARN, arn)
+    monkeypatch.setenv(environment.SETTLE_SECONDS, "20")
+    stack_is(monkeypatch, "UPDATE_IN_PROGRESS")
     return arn
+
+
+def stack_is(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    def describe_stacks(*, StackName: str) -> dict[str, Any]:  # noqa: N803 - boto3's
+        assert StackName == IDENTITY["StackId"]
+        return {"Stacks": [{"StackStatus": status}]}
+
+    monkeypatch.setattr(aws.client("cloudformation"), "describe_stacks", describe_stacks)
 
 
 def inputs_of_executions(arn: str) -> dict[str, Any]:
@@ -113,10 +123,27 @@ def test_a_create_or_update_starts_the_run_and_leaves_the_answer_to_it(
             },
             "state_machine_arn": WORKFLOW,
             "input": {"a": 1},
+            "settle_seconds": 20,
         }
     }
     assert s3.requests == []
     assert_the_url_stayed_inside(steps, log)
+
+
+@pytest.mark.parametrize(
+    "status", ["UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS"]
+)
+def test_an_update_that_undoes_a_failed_one_runs_nothing(
+    deployment_run: str,
+    s3: LoopbackServer,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+) -> None:
+    stack_is(monkeypatch, status)
+    assert steps.run(start_deployment_run, request(s3, "Update")) == {"started": False}
+    assert answers(s3) == [{"Status": "SUCCESS", "Reason": "", **ANSWERED}]
+    assert inputs_of_executions(deployment_run) == {}
 
 
 def test_a_request_that_is_delivered_again_starts_nothing_new(

@@ -80,17 +80,6 @@ def test_only_a_service_tokens_description_names_a_service(
     assert names.described_service(description) == service
 
 
-def test_the_bootstrap_secret_is_outside_of_what_a_right_to_service_secrets_reaches() -> None:
-    prefix = "acme"
-    assert not names.bootstrap_secret_name(prefix).startswith(f"{prefix}-")
-    for name in (
-        names.service_secret_name(prefix, "web"),
-        names.client_secret_name(prefix),
-        names.controller_secret_name(prefix),
-    ):
-        assert name.startswith(f"{prefix}-")
-
-
 def test_names_are_those_that_hashicorps_modules_look_for() -> None:
     assert names.service_secret_name("acme", "web") == "acme-web"
     assert names.client_secret_name("acme") == "acme-consul-client-token"

@@ -79,8 +79,24 @@ def test_the_winners_version_may_not_be_readable_yet(secrets: SecretsState, step
         error = steps.failure(
             lambda: SecretsManager().write_ahead(current, lambda: "second"), AwsUnavailable
         )
-    assert str(error).startswith(f"The secret {current.arn} has no version ")
-    assert "If it does not appear, somebody deleted it meanwhile" in str(error)
+    assert f"of the secret {current.arn}: it is not there, or not yet." in str(error)
+
+
+@pytest.mark.parametrize("operation", ["PutSecretValue", "UpdateSecretVersionStage"])
+def test_a_secret_made_a_moment_ago_may_not_be_there_yet(
+    secrets: SecretsState, steps: Steps, operation: str
+) -> None:
+    secrets.create(NAME, EMPTY)
+    current = version_of(secrets)
+    client = aws.client("secretsmanager")
+    calls = {
+        "PutSecretValue": lambda: SecretsManager().write_ahead(current, lambda: "new"),
+        "UpdateSecretVersionStage": lambda: SecretsManager().publish(
+            current.arn, str(uuid.uuid4()), replaces_version_id=current.version_id
+        ),
+    }
+    with answering(client, operation, status=400, code="ResourceNotFoundException"):
+        steps.failure(calls[operation], AwsUnavailable)
 
 
 def test_a_version_is_read_whatever_its_stage(secrets: SecretsState, steps: Steps) -> None:
@@ -91,7 +107,7 @@ def test_a_version_is_read_whatever_its_stage(secrets: SecretsState, steps: Step
     error = steps.failure(
         lambda: SecretsManager().version(arn, str(uuid.UUID(int=1))), AwsUnavailable
     )
-    assert f"The secret {arn} has no version {uuid.UUID(int=1)}." in str(error)
+    assert f"version {uuid.UUID(int=1)} of the secret {arn}: it is not there" in str(error)
 
 
 def test_a_version_that_may_not_be_read_is_not_taken_for_absent(

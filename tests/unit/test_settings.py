@@ -154,6 +154,7 @@ tags: {team: platform, Größe: groß}
             "bootstrap_token_secret_arn": (
                 "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:b-AbC123"
             ),
+            "client_token_secret_arn": None,
             "ca_secret_arn": (
                 "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:ca-Zz9999"
             ),
@@ -405,6 +406,7 @@ tags:
         "  consul.http_adress (line 4)\n"
         "    found:   an unknown key\n"
         "    allowed: the keys http_address, datacenter, bootstrap_token_secret_arn, "
+        "client_token_secret_arn, "
         "ca_secret_arn, anonymous_policy\n"
         "    note:    did you mean 'http_address'?\n"
         "\n"

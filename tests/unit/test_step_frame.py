@@ -220,6 +220,7 @@ def test_every_error_is_either_worth_another_try_or_not() -> None:
         "ClusterNotBootstrapped",
         "ConsulObjectGone",
         "ConsulUnavailable",
+        "TaskNotVisibleYet",
     }
 
 
