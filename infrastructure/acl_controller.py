@@ -20,7 +20,7 @@ from constructs import Construct
 from handlers.core import environment, names
 from infrastructure.handler_function import HandlerFunction, Network
 from infrastructure.lambda_asset import lambda_asset
-from infrastructure.workflow_runs import WorkflowRuns
+from infrastructure.workflow_runs import WorkflowRuns, digest
 from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
 from workflows.task_provisioning import TaskProvisioning
 from workflows.token_states import TokenHandlers
@@ -131,10 +131,11 @@ class AclController(Construct):
         ]
 
         tokens = self._token_handlers(secret_tags or {})
+        bootstrap = self._bootstrap_handlers(tokens)
         self.cluster_bootstrap = ClusterBootstrap(
             self,
             "ClusterBootstrap",
-            handlers=self._bootstrap_handlers(tokens),
+            handlers=bootstrap,
             cluster_arn=cluster.cluster_arn,
             secret_prefix=secret_prefix,
             controller_secret=self.controller_token_secret,
@@ -173,8 +174,8 @@ class AclController(Construct):
                 "BootstrapTokenSecretArn": self.bootstrap_token_secret.secret_arn,
                 "ControllerTokenSecretArn": self.controller_token_secret.secret_arn,
                 "ClientTokenSecretArn": self.client_token_secret.secret_arn,
-                "CaSecretArn": ca_secret.secret_arn if ca_secret else "",
-                "Network": network.fingerprint() if network else "",
+                # How functions reach Consul: the CA, the subnets and the security groups.
+                "AccessDigest": digest(self, lambda: _access(bootstrap.check_consul)),
             },
         )
 
@@ -392,6 +393,12 @@ class AclController(Construct):
             retention=self._log_retention,
             removal_policy=RemovalPolicy.DESTROY,
         )
+
+
+def _access(function: lambda_.IFunction) -> list[object]:
+    """Return what decides whether a function reaches Consul."""
+    resource = cast("lambda_.CfnFunction", function.node.default_child)
+    return [resource.vpc_config, resource.environment]
 
 
 def _allow(actions: Sequence[str], *resources: str) -> iam.PolicyStatement:

@@ -32,21 +32,6 @@ class Network:
     subnets: ec2.SubnetSelection
     security_groups: Sequence[ec2.ISecurityGroup]
 
-    def fingerprint(self) -> str:
-        """Return a text that changes with the subnets and the security groups."""
-        wanted = self.subnets
-        selected = self.vpc.select_subnets(
-            availability_zones=wanted.availability_zones,
-            one_per_az=wanted.one_per_az,
-            subnet_filters=wanted.subnet_filters,
-            subnet_group_name=wanted.subnet_group_name,
-            subnets=wanted.subnets,
-            subnet_type=wanted.subnet_type,
-        )
-        return ",".join(
-            [*selected.subnet_ids, *(group.security_group_id for group in self.security_groups)]
-        )
-
 
 class HandlerFunction(Construct):
     """One step as a Lambda function: Python 3.13 on arm64, JSON logs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jsii
@@ -116,20 +116,33 @@ class WorkflowRuns(Construct):
             properties={
                 "StateMachineArn": workflow.state_machine_arn,
                 "Input": json.dumps(workflow_input),
-                "DefinitionDigest": Lazy.string(_DefinitionDigest(workflow)),
+                "DefinitionDigest": digest(self, lambda: _definition(workflow)),
                 **rerun_when_changed,
             },
         )
 
 
-@jsii.implements(IStableStringProducer)
-class _DefinitionDigest:
-    """A workflow's definition as a short text, known once all constructs are made."""
+def digest(scope: Construct, content: Callable[[], object]) -> str:
+    """Return a short text that changes with what CDK renders of something.
 
-    def __init__(self, workflow: sfn.StateMachine) -> None:
-        self._workflow = workflow
+    Args:
+        scope: any construct of the stack.
+        content: returns it; called once all constructs are made.
+
+    """
+    return Lazy.string(_Digest(scope, content))
+
+
+@jsii.implements(IStableStringProducer)
+class _Digest:
+    def __init__(self, scope: Construct, content: Callable[[], object]) -> None:
+        self._scope = scope
+        self._content = content
 
     def produce(self) -> str:
-        resource = cast("sfn.CfnStateMachine", self._workflow.node.default_child)
-        definition = Stack.of(self._workflow).resolve(resource.definition_string)
-        return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
+        rendered = Stack.of(self._scope).resolve(self._content())
+        return hashlib.sha256(json.dumps(rendered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _definition(workflow: sfn.StateMachine) -> object:
+    return cast("sfn.CfnStateMachine", workflow.node.default_child).definition_string

@@ -272,7 +272,8 @@ class Deployed:
             "AWS::SQS::Queue": ("sqs", name),
             "AWS::SecretsManager::Secret": (
                 "secretsmanager",
-                f"secret:{properties.get('Name')}{_SECRET_SUFFIX}",
+                # CloudFormation appends something to names of its own making.
+                f"secret:{properties.get('Name', f'{name}-0123456789ab')}{_SECRET_SUFFIX}",
             ),
             "AWS::StepFunctions::StateMachine": ("states", f"stateMachine:{name}"),
         }

@@ -428,7 +428,7 @@ class _PrivateCaAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         context = create_urllib3_context()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        super().init_poolmanager(*args, ssl_context=context, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, ssl_context=context, **kwargs)
 
 
 def _says_gone(answer: Answer) -> bool:

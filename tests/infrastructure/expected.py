@@ -76,8 +76,10 @@ MINIMAL = Expected(
     prefix="consul",
     address="http://consul.internal:8500",
     datacenter="dc1",
-    bootstrap_secret=IRELAND.arn("secretsmanager", "secret:BootstrapTokenSecret-AbCdEf"),
-    bootstrap_secret_name="BootstrapTokenSecret",
+    bootstrap_secret=IRELAND.arn(
+        "secretsmanager", "secret:BootstrapTokenSecret-0123456789ab-AbCdEf"
+    ),
+    bootstrap_secret_name="BootstrapTokenSecret-0123456789ab",
     ca_secret=None,
     subnets=(),
     security_groups=(),

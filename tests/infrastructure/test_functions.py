@@ -200,7 +200,10 @@ def allowed(name: str, expected: Expected) -> dict[str, set[str]]:
             expected.bootstrap_secret: {READ},
             expected.controller_secret: {READ},
         },
-        "StartDeploymentRun": {expected.machine("DeploymentRun"): {"states:StartExecution"}},
+        "StartDeploymentRun": {
+            expected.machine("DeploymentRun"): {"states:StartExecution"},
+            expected.place.arn("cloudformation", "stack/this"): {"cloudformation:DescribeStacks"},
+        },
         "AnswerCloudFormation": {},
     }
     found = own[name]

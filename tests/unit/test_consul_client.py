@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handlers.clients import consul
 from handlers.clients.consul import ConsulClient
 from handlers.clients.consul_connection import consul as connected_consul
 from handlers.clients.consul_connection import unauthenticated_consul
@@ -678,3 +680,36 @@ def test_the_authenticated_client_trusts_the_private_ca_too(
         monkeypatch.setenv(environment.CONSUL_HTTP_ADDR, server.address)
         assert connected_consul().read_token(str(uuid.uuid4())) == {}
         assert server.requests[0].headers["X-Consul-Token"] == OWN_TOKEN
+
+
+def test_a_private_ca_without_a_key_usage_is_taken_on_python_3_13_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def as_on_3_13() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(consul, "create_urllib3_context", as_on_3_13)
+    adapter = consul._PrivateCaAdapter()
+    context = adapter.poolmanager.connection_pool_kw["ssl_context"]
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_secret_is_taken_out_of_a_long_answer_before_it_is_cut(
+    server: EmbeddedConsul, client: ConsulClient, steps: Steps
+) -> None:
+    secret_id = TOKEN["SecretID"]
+    server.on_request = lambda *_: Fault.answer(500, "Invalid " + "x" * 275 + secret_id)
+    error = steps.failure(lambda: client.create_token(TOKEN), ConsulRequestInvalid)
+    assert secret_id[:8] not in str(error)
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_a_refused_request_is_one_however_many_servers_pass_it_on(
+    server: EmbeddedConsul, client: ConsulClient, steps: Steps, hops: int
+) -> None:
+    text = "rpc error making call: " * hops + "Invalid Token: SecretID is not a valid UUID"
+    server.on_request = lambda *_: Fault.answer(500, text)
+    steps.failure(lambda: client.create_token(TOKEN), ConsulRequestInvalid)

@@ -640,3 +640,21 @@ def test_the_log_tells_what_was_done_and_no_more(
     assert vars(record)["execution"] == "arn:of:the:execution"
     assert vars(record)["remote_calls"] == {READ: 1, CREATE: 1, SECRET: 2}
     assert stored.ids.secret_id not in repr(vars(record))
+
+
+def test_a_token_that_names_the_cluster_by_its_short_name_is_ours_if_it_is_the_very_one(
+    consul: ConsulState, stored: Stored, steps: Steps
+) -> None:
+    # As HashiCorp's controller writes it on the EC2 launch type.
+    short = wanted(stored)["Description"].replace(CLUSTER_ARN, CLUSTER_ARN.rpartition("/")[2])
+    existing(consul, stored, Description=short)
+    assert steps.run(create_token, stored.state) == {"change": "updated"}
+    assert consul.token(stored.ids.accessor_id) == wanted(stored)
+
+
+def test_a_token_that_names_the_cluster_by_its_short_name_is_foreign_with_another_secret_id(
+    consul: ConsulState, stored: Stored, steps: Steps
+) -> None:
+    short = wanted(stored)["Description"].replace(CLUSTER_ARN, CLUSTER_ARN.rpartition("/")[2])
+    existing(consul, stored, Description=short, SecretID=str(uuid.uuid4()))
+    steps.fail(create_token, stored.state, ForeignObject)

@@ -89,9 +89,9 @@ def test_the_controllers_token_is_made_with_the_management_token_the_clients_wit
         in (variables := functions[function].get("Environment", {}).get("Variables", {}))
     ]
     assert used == [
-        ("BootstrapAcls", "consul/consul-bootstrap-token-AbCdEf"),
-        ("CreateBootstrapPolicies", "consul/consul-bootstrap-token-AbCdEf"),
-        ("CreateControllerToken", "consul/consul-bootstrap-token-AbCdEf"),
+        ("BootstrapAcls", "BootstrapTokenSecret-0123456789ab-AbCdEf"),
+        ("CreateBootstrapPolicies", "BootstrapTokenSecret-0123456789ab-AbCdEf"),
+        ("CreateControllerToken", "BootstrapTokenSecret-0123456789ab-AbCdEf"),
         ("CreateToken", "consul-consul-controller-token-AbCdEf"),
     ]
 

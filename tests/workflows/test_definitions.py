@@ -124,7 +124,8 @@ Cluster ready -> succeeds
 Publish client secret -> Cluster ready"""
 
 DEPLOYMENT_RUN = """\
-start -> Run the workflow
+start -> Wait until the deployment is known everywhere
+Wait until the deployment is known everywhere -> Run the workflow
 Run the workflow -> Report success
 Report success -> The deployment goes on
 The deployment goes on -> succeeds"""
@@ -364,7 +365,7 @@ def test_names_of_states_are_sentences_that_the_console_can_show(definition: Sta
 
 def test_a_workflow_never_computes(definition: State) -> None:
     assert {state["Type"] for state in states(definition).values()} <= {
-        *("Task", "Choice", "Succeed", "Fail")
+        *("Task", "Choice", "Wait", "Succeed", "Fail")
     }
     assert "States.Format" not in json.dumps(definition)
 

@@ -27,10 +27,18 @@ def engine(running_engine: Engine) -> Engine:
     return running_engine
 
 
+SETTLE = "Wait until the deployment is known everywhere"
+
+
 def run(engine: Engine) -> tuple[Execution, Execution]:
     """Run it as a deployment does; return it, and the execution that it started."""
     bootstrap = engine.deployed.place.arn("states", "stateMachine:ClusterBootstrap")
-    state = {"request": REQUEST, "state_machine_arn": bootstrap, "input": {"why": "deployment"}}
+    state = {
+        "request": REQUEST,
+        "state_machine_arn": bootstrap,
+        "input": {"why": "deployment"},
+        "settle_seconds": 0,
+    }
     ended = engine.run("DeploymentRun", state)
     # Both have the same name: that of CloudFormation's request.
     nested = ended.arn.replace(":DeploymentRun:", ":ClusterBootstrap:")
@@ -42,7 +50,7 @@ def test_after_a_success_cloudformation_hears_so_and_goes_on(engine: Engine) -> 
 
     assert (ended.status, ended.states) == (
         "SUCCEEDED",
-        ["Run the workflow", "Report success", "The deployment goes on"],
+        [SETTLE, "Run the workflow", "Report success", "The deployment goes on"],
     )
     assert engine.payload("AnswerCloudFormation") == {"execution": ended.arn, "request": REQUEST}
     assert engine.called[-1] == "AnswerCloudFormation"
@@ -71,7 +79,7 @@ def test_after_a_failure_cloudformation_hears_why_and_the_run_fails_too(engine: 
 
     assert (ended.status, ended.states) == (
         "FAILED",
-        ["Run the workflow", "Report failure", "The deployment fails"],
+        [SETTLE, "Run the workflow", "Report failure", "The deployment fails"],
     )
     payload = engine.payload("AnswerCloudFormation")
     assert set(payload) == {"execution", "request", "failure"}
@@ -108,6 +116,6 @@ def test_if_cloudformation_can_not_be_told_the_run_says_so(
 
     ended, _ = run(engine)
 
-    assert ended.states == ["Run the workflow", report, "CloudFormation got no answer"]
+    assert ended.states == [SETTLE, "Run the workflow", report, "CloudFormation got no answer"]
     assert (ended.status, ended.error) == ("FAILED", "CloudFormationNotAnswered")
     assert json.loads(ended.cause or "") == {"Error": failure.error, "Cause": failure.cause}

@@ -1,0 +1,27 @@
+"""What the documents promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from handlers.core import errors
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_operators_guide_says_of_every_error_what_to_do() -> None:
+    guide = (_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    names = [*errors.error_names(errors.Permanent), *errors.error_names(errors.Retryable)]
+    assert [name for name in names if f"`{name}`" not in guide] == []
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (_ROOT / "README.md").read_text(encoding="utf-8")
+    settings = [
+        *("ecs.cluster", "secrets.prefix", "consul.http_address", "consul.datacenter"),
+        *("consul.bootstrap_token_secret_arn", "consul.client_token_secret_arn"),
+        *("consul.ca_secret_arn", "consul.anonymous_policy", "network"),
+        *("services.<name>.rules", "log_retention_days", "tags"),
+    ]
+    assert [name for name in settings if f"`{name}`" not in readme] == []
+    assert "@@" not in readme
