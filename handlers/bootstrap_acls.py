@@ -10,7 +10,7 @@ from handlers.clients import aws
 from handlers.clients.consul import ConsulClient
 from handlers.clients.consul_connection import unauthenticated_consul
 from handlers.clients.secrets_manager import SecretsManager, SecretVersion
-from handlers.core import environment
+from handlers.core import environment, names
 from handlers.core.errors import ConsulAlreadyBootstrapped, ConsulTokenRejected
 from handlers.core.step import step
 from handlers.core.token_secret import parse_acl_token
@@ -60,7 +60,8 @@ def _bootstrap(
         else:
             message = (
                 f"{error} If somebody still has a management token, put it into the secret "
-                f"{current.arn} instead, which is empty."
+                f"{current.arn} instead, which is empty. An earlier deployment's secret may still "
+                f"have it: it has the tag {names.CLUSTER_TAG}."
             )
             raise ConsulAlreadyBootstrapped(message) from None
     if token == pending.value:

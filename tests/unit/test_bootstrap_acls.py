@@ -209,7 +209,9 @@ def test_if_nobody_stored_the_token_the_operator_learns_what_to_do(
         f"The ACL system of Consul at {new_consul.server.address} is bootstrapped already. To "
         f"reset it, write {number} to the file acl-bootstrap-reset in the data directory of the "
         "leader, then run ClusterBootstrap again. If somebody still has a management token, put "
-        f"it into the secret {new_consul.secret_arn} instead, which is empty."
+        f"it into the secret {new_consul.secret_arn} instead, which is empty. "
+        "An earlier deployment's secret may still have it: it has the tag "
+        "consul.hashicorp.com/cluster."
     )
     assert secrets.current(NAME) == EMPTY
     # The operator does it, and the next run goes through.
