@@ -29,10 +29,10 @@ class Failures:
 
     def __init__(self, scope: Construct) -> None:
         self._scope = scope
-        self._gave_up = self._fail(
+        self._gave_up = self.kind(
             "Gave up waiting", "Consul, AWS or Lambda did not recover within the budget of retries."
         )
-        self._operator = self._fail(
+        self._operator = self.kind(
             "Needs an operator", "Waiting does not help. The cause says what is wrong and where."
         )
         self._unexpected = sfn.Fail(
@@ -51,13 +51,6 @@ class Failures:
 
     def kind(self, name: str, comment: str) -> sfn.Fail:
         """Return one more end; use it with `catch` before `catch_all`."""
-        return self._fail(name, comment)
-
-    def catch(self, state: sfn.TaskStateBase, errors: list[str], end: sfn.Fail) -> None:
-        """Send some errors of a state to an end of their own."""
-        state.add_catch(end, errors=errors, result_path=_FAILURE)
-
-    def _fail(self, name: str, comment: str) -> sfn.Fail:
         return sfn.Fail(
             self._scope,
             name,
@@ -65,6 +58,10 @@ class Failures:
             error_path=f"{_FAILURE}.Error",
             cause_path=f"{_FAILURE}.Cause",
         )
+
+    def catch(self, state: sfn.TaskStateBase, errors: list[str], end: sfn.Fail) -> None:
+        """Send some errors of a state to an end of their own."""
+        state.add_catch(end, errors=errors, result_path=_FAILURE)
 
 
 def whole_failure() -> str:

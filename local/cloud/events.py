@@ -16,7 +16,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -353,6 +353,3 @@ def _filled(template: str, values: dict[str, Any]) -> str:
 
 def _unescaped_quotes(text: str) -> int:
     return len(re.findall(r'(?<!\\)(?:\\\\)*"', text))
-
-
-Publisher = Callable[..., None]

@@ -519,12 +519,16 @@ def test_an_own_token_that_consul_does_not_know_names_its_secret(
     assert consul.token(stored.ids.accessor_id) is None
 
 
-def test_an_own_token_that_may_only_read_acls_cannot_create(
-    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
-) -> None:
+def the_controller_may_only_read_acls(consul: ConsulState, secrets: SecretsState) -> None:
     consul.create_policy(Name="acme-reader", Rules=ACL_READ_RULES)
     reader = consul.create_token(Policies=[{"Name": "acme-reader"}])
     secrets.put(CONTROLLER_SECRET, reader["SecretID"])
+
+
+def test_an_own_token_that_may_only_read_acls_cannot_create(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
+) -> None:
+    the_controller_may_only_read_acls(consul, secrets)
     error = steps.fail(create_token, stored.state, ConsulPermissionDenied)
     assert str(error) == (
         f"PUT /v1/acl/token: Consul at {consul.server.address} answered 403 'Permission denied'. "
@@ -535,9 +539,7 @@ def test_an_own_token_that_may_only_read_acls_cannot_create(
 def test_an_own_token_that_may_only_read_acls_sees_no_secrets_to_compare(
     consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
 ) -> None:
-    consul.create_policy(Name="acme-reader", Rules=ACL_READ_RULES)
-    reader = consul.create_token(Policies=[{"Name": "acme-reader"}])
-    secrets.put(CONTROLLER_SECRET, reader["SecretID"])
+    the_controller_may_only_read_acls(consul, secrets)
     existing(consul, stored)
     error = steps.fail(create_token, stored.state, ConsulPermissionDenied)
     assert str(error) == (
