@@ -88,7 +88,7 @@ destroy: setup ## Remove the deployment from the AWS account
 	$(call CDK,destroy)
 
 UV_COMPILE := $(RUN) -m uv pip compile --generate-hashes --universal --python-version 3.11 \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock"
 
 .PHONY: lock
 lock: $(PYTHON_INSTALLED) ## Pin anew what the *.in files and package.json ask for; ARGS=--upgrade
