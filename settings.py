@@ -27,6 +27,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -56,6 +57,12 @@ _SECRET_ARN: Final = re.compile(
 _SECRET_ARN_START: Final = re.compile(
     rf"{_ARN_START}:secretsmanager:{_REGION_AND_ACCOUNT}:secret:[^:]+"
 )
+# KMS developer guide, "Key identifiers": a UUID, or `mrk-` and 32 digits for a multi-Region key. An
+# alias is not enough: permissions are given on keys.
+_KMS_KEY_ARN: Final = re.compile(
+    rf"{_ARN_START}:kms:{_REGION_AND_ACCOUNT}:key/"
+    r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
+)
 # Consul, `acl.IsValidPolicyName` (agent/consul/acl_endpoint.go in 1.10).
 _POLICY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MAX_POLICY_NAME: Final = 128
@@ -70,6 +77,17 @@ _DATACENTER: Final = re.compile(r"[a-z0-9_-]+")
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MAX_HOST: Final = 253
 _MAX_PORT: Final = 65_535
+# Consul documentation, "Cloud Auto-join": `provider=` and other pairs, in any order.
+_CLOUD_AUTO_JOIN: Final = re.compile(r"(?:[!-~]+ +)*provider=[!-~]+(?: +[!-~]+)*")
+# go-discover's parameters that are credentials: secret_access_key, api_token, password, …
+_CREDENTIAL: Final = r"\b\w*(?:secret|password|token|api_key)\w*=\S"
+# The reference of an image: registry, path, tag, digest (github.com/distribution/reference).
+_IMAGE_PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_IMAGE: Final = re.compile(
+    rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_MAX_IMAGE: Final = 255
 # EC2's IDs: 8 hexadecimal digits for what was made before 2018, else 17.
 _HEX_ID: Final = r"(?:[0-9a-f]{8}|[0-9a-f]{17})"
 _VPC_ID: Final = re.compile(rf"vpc-{_HEX_ID}")
@@ -100,15 +118,26 @@ RESERVED_SERVICE_NAMES: Final = tuple(
 """Services that cannot be: the secret `<prefix>-<service>` would be one of the controller's."""
 
 _SECRET_LOOK: Final = re.compile(
-    r"""-----BEGIN                                  # PEM: a private key, a certificate
-      | (?<![0-9a-z])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?![0-9a-z])  # UUID: a token
+    rf"""-----BEGIN                                  # PEM: a private key, a certificate
+      | (?<![0-9a-z])(?<!:key/)(?<!:key/mrk-)       # UUID: a token, if not the ID of a KMS key
+        [0-9a-f]{{8}}-?(?:[0-9a-f]{{4}}-?){{3}}[0-9a-f]{{12}}(?![0-9a-z])
       | ://[^/\s]*@                                 # a password in a URL
-      | (?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=        # 32 bytes in base64: a gossip key
+      | {_CREDENTIAL}                               # a password among parameters
+      | (?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{43}}=        # 32 bytes in base64: a gossip key
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 
 _TOO_DEEP: Final = "is nested too deeply"
+
+HTTP_ADDRESS_RULE: Final = (
+    "http:// or https://, a host and, unless it is 80 or 443, a port: http://consul.internal:8500"
+)
+DATACENTER_RULE: Final = "the name of Consul's datacenter: lower-case letters, digits, '-' and '_'"
+JOIN_ADDRESS_RULE: Final = (
+    "the address of a Consul server, with a port unless it is 8301 (consul.internal, "
+    "10.0.0.1:8301), or a text for Consul's cloud auto-join (provider=aws tag_key=… tag_value=…)"
+)
 
 
 def _refuse(why: str = "") -> NoReturn:
@@ -202,6 +231,36 @@ def _check_http_address(value: str) -> str:
     netloc = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
     if netloc != parts.netloc.lower():
         _refuse("host and port cannot be read")
+    return value
+
+
+def _check_join_address(value: str) -> str:
+    if re.search(_CREDENTIAL, value, re.IGNORECASE):
+        _refuse("leave the credentials out: the role of the tasks is asked for them")
+    if _CLOUD_AUTO_JOIN.fullmatch(value):
+        return value
+    if "://" in value:
+        _refuse("leave out the scheme: agents join with a protocol of their own")
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        _check_http_address(f"http://{value}")
+    return value
+
+
+def _check_kms_key_arn(value: str) -> str:
+    if _KMS_KEY_ARN.fullmatch(value) is None:
+        _refuse(
+            "give the ARN of the key that the alias stands for"
+            if "alias/" in value
+            else "it is not the ARN of a key"
+        )
+    return value
+
+
+def _check_image(value: str) -> str:
+    if len(value) > _MAX_IMAGE or _IMAGE.fullmatch(value) is None:
+        _refuse("leave out the scheme" if "://" in value else "")
     return value
 
 
@@ -308,6 +367,17 @@ def _nothing_is_empty(value: object) -> object:
 # --------------------------------------------------------------------------------------------------
 
 SecretArn: TypeAlias = Annotated[str, AfterValidator(_check_secret_arn)]
+HttpAddress: TypeAlias = Annotated[str, AfterValidator(_check_http_address)]
+Datacenter: TypeAlias = Annotated[str, AfterValidator(_check_datacenter)]
+JoinAddress: TypeAlias = Annotated[str, AfterValidator(_check_join_address)]
+Image: TypeAlias = Annotated[str, AfterValidator(_check_image)]
+
+
+def _image_rule(whose: str) -> str:
+    return (
+        f"null, or the image of {whose}: [<registry>/]<repository>[:<tag>][@sha256:<digest>], "
+        "all but registry and tag in lower case"
+    )
 
 
 class _Section(BaseModel):
@@ -357,19 +427,23 @@ class SecretsSettings(_Section):
         "digit; it starts the names of secrets and, what forbids other characters, of policies in "
         "Consul"
     )
+    kms_key_arn: Annotated[str, AfterValidator(_check_kms_key_arn)] | None = Field(
+        default=None,
+        description="null (the account's key aws/secretsmanager), or the ARN of a key in KMS: "
+        "arn:<partition>:kms:<region>:<account>:key/<key ID>",
+    )
 
 
 class ConsulSettings(_Section):
     """Where the Consul servers are, and how to get in."""
 
-    http_address: Annotated[str, AfterValidator(_check_http_address)] = Field(
-        description="http:// or https://, a host and, unless it is 80 or 443, a port: "
-        "http://consul.internal:8500"
-    )
-    datacenter: Annotated[str, AfterValidator(_check_datacenter)] = Field(
-        default="dc1",
-        description="the name of Consul's datacenter: lower-case letters, digits, '-' and '_'",
-    )
+    http_address: HttpAddress = Field(description=HTTP_ADDRESS_RULE)
+    datacenter: Datacenter = Field(default="dc1", description=DATACENTER_RULE)
+    retry_join: Annotated[
+        tuple[JoinAddress, ...],
+        BeforeValidator(_tuple_from_list),
+        AfterValidator(_check_distinct),
+    ] = Field(default=(), description=f"a list, each entry {JOIN_ADDRESS_RULE}")
     bootstrap_token_secret_arn: SecretArn | None = Field(
         default=None,
         description="null, or the complete ARN of the secret in Secrets Manager that holds a "
@@ -386,6 +460,12 @@ class ConsulSettings(_Section):
         default=None,
         description="null, or the complete ARN of the secret in Secrets Manager that holds the PEM "
         "of the private CA: arn:<partition>:secretsmanager:<region>:<account>:secret:<name>-<6 "
+        "characters>",
+    )
+    gossip_key_secret_arn: SecretArn | None = Field(
+        default=None,
+        description="null, or the complete ARN of the secret in Secrets Manager that holds the "
+        "gossip key: arn:<partition>:secretsmanager:<region>:<account>:secret:<name>-<6 "
         "characters>",
     )
     anonymous_policy: bool = Field(default=True, description="true or false")
@@ -461,6 +541,16 @@ class ServiceSettings(_Section):
     """The file that the rules were read from."""
 
 
+class ImageSettings(_Section):
+    """The images of the containers that join a task to the mesh."""
+
+    consul: Image | None = Field(default=None, description=_image_rule("Consul"))
+    envoy: Image | None = Field(default=None, description=_image_rule("Envoy"))
+    mesh_init: Image | None = Field(
+        default=None, description=_image_rule("mesh-init and health-sync")
+    )
+
+
 class Settings(_Section):
     """All settings of one deployment."""
 
@@ -474,6 +564,9 @@ class Settings(_Section):
     ] = Field(
         default_factory=dict,
         description="services by name (" + names.SERVICE_NAME_RULE + ")",
+    )
+    images: Annotated[ImageSettings, BeforeValidator(_nothing_is_empty)] = Field(
+        default_factory=ImageSettings, description="the images of the mesh's own containers"
     )
     log_retention_days: Annotated[int, AfterValidator(_check_retention)] = Field(
         default=30,
@@ -524,6 +617,23 @@ def _service_problems(prefix: str | None, rules: Mapping[str, str]) -> Iterable[
             f"and {_MAX_RULES_BYTES // 1024} KiB are allowed"
         )
         yield ("services",), why
+
+
+def problem_of(value: object, kind: Any) -> str | None:
+    """Return what is wrong with a value for one of the types above, or None if it fits.
+
+    For values that come from Python rather than from a file. The text says what the value is,
+    unless it looks like a secret, and why it does not fit.
+    """
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        why = str(error.errors(include_url=False)[0].get("ctx", {}).get("why", ""))
+        if not isinstance(value, str):
+            return f"of the type {type(value).__name__}"
+        found = _describe(yaml.ScalarNode(_TEXT, value))
+        return f"{found}: {why}" if why and not _SECRET_LOOK.search(why) else found
+    return None
 
 
 # --------------------------------------------------------------------------------------------------

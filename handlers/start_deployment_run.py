@@ -7,6 +7,7 @@ DeploymentRun runs the wanted one, and `answer_cloudformation` reports how that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 from handlers.clients import aws
 from handlers.clients.cloudformation import CustomResourceRequest
 from handlers.core import environment
-from handlers.core.errors import StepError
+from handlers.core.errors import InvalidStepInput, StepError
 from handlers.core.step import logger, step
 from handlers.core.step_input import take
 
@@ -24,8 +25,10 @@ from handlers.core.step_input import take
 def handler(event: Mapping[str, Any]) -> dict[str, Any]:
     """Take CloudFormation's request for the custom resource.
 
-    Properties: `StateMachineArn`; `Input`, JSON text; and any others, whose change makes the
-    workflow run again. On Delete there is nothing to undo; a run that is at work goes on.
+    Properties: `StateMachineArn`; `Input`, JSON text; `SettleSeconds`, optional: how long the run
+    waits until what was just deployed is known everywhere, if less than usual; and any others,
+    whose change makes the workflow run again. On Delete there is nothing to undo; a run that is at
+    work goes on.
     """
     request = CustomResourceRequest.from_event(event)
     if event.get("RequestType") == "Delete":
@@ -59,12 +62,23 @@ def _is_rolled_back(request: CustomResourceRequest) -> bool:
     return any("ROLLBACK" in stack["StackStatus"] for stack in answer["Stacks"])
 
 
+def _settle_seconds(properties: Mapping[str, Any]) -> int:
+    usual = int(environment.required(environment.SETTLE_SECONDS))
+    if "SettleSeconds" not in properties:
+        return usual
+    wanted = take(properties, "SettleSeconds", str)  # CloudFormation passes numbers as text
+    if not re.fullmatch(r"[0-9]{1,4}", wanted):
+        message = f'The property SettleSeconds must be a number of seconds; it is "{wanted:.20}".'
+        raise InvalidStepInput(message)
+    return min(int(wanted), usual)
+
+
 def _start(request: CustomResourceRequest, properties: Mapping[str, Any]) -> None:
     state = {
         "request": request.to_state(),
         "state_machine_arn": take(properties, "StateMachineArn", str),
         "input": json.loads(take(properties, "Input", str)),
-        "settle_seconds": int(environment.required(environment.SETTLE_SECONDS)),
+        "settle_seconds": _settle_seconds(properties),
     }
     with aws.translated_errors("Starting the workflow DeploymentRun"):
         try:

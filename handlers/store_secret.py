@@ -55,6 +55,7 @@ def _create(secrets: SecretsManager, secret_id: str, state: Mapping[str, Any]) -
         secret_id,
         description=take(state, "secret.description", str),
         tags=_configured_tags() | take(state, "secret.tags", dict),
+        kms_key_id=environment.optional(environment.SECRET_KMS_KEY_ARN),
     )
 
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from aws_cdk import ArnFormat, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import ArnFormat, CustomResource, Duration, RemovalPolicy, Stack, Token
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -20,7 +21,8 @@ from constructs import Construct
 from handlers.core import environment, names
 from infrastructure.handler_function import HandlerFunction, Network
 from infrastructure.lambda_asset import lambda_asset
-from infrastructure.workflow_runs import WorkflowRuns, digest
+from infrastructure.token_secret import token_secret
+from infrastructure.workflow_runs import WorkflowRuns, definition, digest
 from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
 from workflows.task_provisioning import TaskProvisioning
 from workflows.token_states import TokenHandlers
@@ -29,6 +31,10 @@ _READ = ["secretsmanager:GetSecretValue"]
 _WRITE_AHEAD = ["secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"]
 _PUBLISH = ["secretsmanager:DescribeSecret", "secretsmanager:UpdateSecretVersionStage"]
 _CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
+# Secrets Manager user guide, "Secret encryption and decryption": a value is read with the first,
+# and written with both. Moving stages and describing a secret need neither.
+_DECRYPT = ["kms:Decrypt"]
+_ENCRYPT = ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
 class AclController(Construct):
@@ -56,6 +62,22 @@ class AclController(Construct):
         network: where the handlers that talk to Consul run. Default: outside any VPC.
         log_retention: how long logs are kept. Default: 30 days.
         secret_tags: tags for the secrets that the workflows create. Default: our own only.
+        encryption_key: encrypts the secrets that the construct and its workflows make; those that
+            exist keep the key that they have. Default: the account's key `aws/secretsmanager`.
+
+    Attributes:
+        cluster: the ECS cluster.
+        secret_prefix: begins the names of the secrets.
+        consul_datacenter: the datacenter of Consul.
+        encryption_key: encrypts the secrets, if it is not the account's own key.
+        bootstrap_token_secret: holds the management token.
+        controller_token_secret: holds the controller's own token.
+        client_token_secret: holds the consul-client containers' token.
+        client_token_secret_name: its name.
+        cluster_bootstrap: the workflow that each deployment of the controller runs.
+        task_provisioning: the workflow that makes sure of a service's token.
+        dead_letter_queue: the events that started nothing.
+        workflow_runs: runs workflows as a part of a deployment.
 
     """
 
@@ -76,16 +98,20 @@ class AclController(Construct):
         network: Network | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         secret_tags: Mapping[str, str] | None = None,
+        encryption_key: kms.IKey | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        self._cluster = cluster
-        self._prefix = secret_prefix
+        self.cluster = cluster
+        self.secret_prefix = secret_prefix
+        self.consul_datacenter = consul_datacenter
+        self.encryption_key = encryption_key
         self._ca_secret = ca_secret
         self._given_secrets = [
             secret for secret in (bootstrap_token_secret, client_token_secret, ca_secret) if secret
         ]
         self._network = network
         self._log_retention = log_retention
+        self._functions: list[lambda_.Function] = []
         asset = lambda_asset()
         self._code = lambda_.Code.from_asset(str(asset))
         self._consul_environment = {
@@ -130,6 +156,11 @@ class AclController(Construct):
             *([client_token_secret.secret_arn] if client_token_secret else []),
         ]
 
+        self._token_keys = [
+            encryption_key,
+            client_token_secret.encryption_key if client_token_secret else None,
+        ]
+
         tokens = self._token_handlers(secret_tags or {})
         bootstrap = self._bootstrap_handlers(tokens)
         self.cluster_bootstrap = ClusterBootstrap(
@@ -157,7 +188,7 @@ class AclController(Construct):
         self.workflow_runs = WorkflowRuns(
             self,
             "WorkflowRuns",
-            workflows=[self.cluster_bootstrap],
+            workflows=[self.cluster_bootstrap, self.task_provisioning],
             code=self._code,
             log_retention=log_retention,
             log_group=self._log_group("DeploymentRunLogs"),
@@ -176,8 +207,70 @@ class AclController(Construct):
                 "ClientTokenSecretArn": self.client_token_secret.secret_arn,
                 # How functions reach Consul: the CA, the subnets and the security groups.
                 "AccessDigest": digest(self, lambda: _access(bootstrap.check_consul)),
+                # So that `provision` finds everything settled: this run waits, that one does not.
+                "ProvisioningDigest": digest(
+                    self,
+                    lambda: [
+                        definition(self.task_provisioning),
+                        *(_setup(function) for function in self._functions),
+                    ],
+                ),
             },
         )
+
+    def provision(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        service_name: str,
+        token_secret: secretsmanager.ISecret,
+    ) -> CustomResource:
+        """Make sure of a service's token as a part of a deployment, which fails if that fails.
+
+        Let the ECS service depend on what is returned: its first task then finds its token. A
+        later deployment does it again if the secret is another one, or if the workflow has changed,
+        which the extra rules of services are a part of.
+
+        Args:
+            scope: the construct that it belongs to; its stack may be another one than the
+                controller's, in the same account and region.
+            construct_id: its ID there.
+            service_name: the service.
+            token_secret: the secret `<prefix>-<service>`, which has to exist before.
+
+        Raises:
+            ValueError: if the service cannot have such a name.
+
+        """
+        self._check_service_name(service_name)
+        run = self.workflow_runs.run(
+            scope,
+            construct_id,
+            workflow=self.task_provisioning,
+            workflow_input={"service": service_name},
+            rerun_when_changed={"TokenSecretArn": token_secret.secret_arn},
+            # ClusterBootstrap has run before, and waited, if anything of the controller is new.
+            settle=False,
+        )
+        run.node.add_dependency(self)
+        return run
+
+    def _check_service_name(self, service_name: str) -> None:
+        where = f"{self.node.path}: the service name"
+        if Token.is_unresolved(service_name):
+            raise ValueError(f"{where} has to be known at synthesis. Give the text itself.")
+        if not names.is_valid_service_name(service_name):
+            raise ValueError(
+                f'{where} "{service_name}" is not valid in Consul. '
+                f"Allowed: {names.SERVICE_NAME_RULE}."
+            )
+        secret_name = names.service_secret_name(self.secret_prefix, service_name)
+        if secret_name in self._own_secret_names():
+            raise ValueError(
+                f'{where} "{service_name}" is not possible: the secret {secret_name} belongs to '
+                "the controller. Choose another name."
+            )
 
     # --- what starts the workflows -------------------------------------------------------------
 
@@ -195,12 +288,12 @@ class AclController(Construct):
         rule = events.Rule(
             self,
             "TaskStarts",
-            description=f"A task starts: make sure of its Consul token ({self._prefix})",
+            description=f"A task starts: make sure of its Consul token ({self.secret_prefix})",
             event_pattern=events.EventPattern(
                 source=["aws.ecs"],
                 detail_type=["ECS Task State Change"],
                 detail={
-                    "clusterArn": [self._cluster.cluster_arn],
+                    "clusterArn": [self.cluster.cluster_arn],
                     "desiredStatus": ["RUNNING"],
                     # A task with its own network interface begins with PROVISIONING, any other
                     # with PENDING. Either event alone is enough.
@@ -237,8 +330,16 @@ class AclController(Construct):
         store = self._handler(
             "StoreSecret",
             "store_secret",
-            variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))},
-            statements=[_allow([*_READ, *_WRITE_AHEAD, *_CREATE], *self._token_secrets)],
+            variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))}
+            | (
+                {environment.SECRET_KMS_KEY_ARN: self.encryption_key.key_arn}
+                if self.encryption_key
+                else {}
+            ),
+            statements=[
+                _allow([*_READ, *_WRITE_AHEAD, *_CREATE], *self._token_secrets),
+                *self._with_keys(_ENCRYPT, *self._token_keys),
+            ],
         )
         publish = self._handler(
             "PublishSecret",
@@ -249,7 +350,10 @@ class AclController(Construct):
             "CreateToken",
             "create_token",
             token_secret=self.controller_token_secret,
-            statements=[_allow(_READ, *self._token_secrets)],
+            statements=[
+                _allow(_READ, *self._token_secrets),
+                *self._with_keys(_DECRYPT, *self._token_keys),
+            ],
         )
         return TokenHandlers(store_secret=store, create_token=create, publish_secret=publish)
 
@@ -267,7 +371,8 @@ class AclController(Construct):
                     _allow(
                         sorted({*_WRITE_AHEAD, *_PUBLISH}),
                         self.bootstrap_token_secret.secret_arn,
-                    )
+                    ),
+                    *self._with_keys(_ENCRYPT, self.bootstrap_token_secret.encryption_key),
                 ],
                 # Longer than the step waits for Consul to finish a bootstrap.
                 timeout=Duration.seconds(120),
@@ -281,7 +386,10 @@ class AclController(Construct):
                     "CreateControllerToken",
                     "create_token",
                     token_secret=self.bootstrap_token_secret,
-                    statements=[_allow(_READ, self.controller_token_secret.secret_arn)],
+                    statements=[
+                        _allow(_READ, self.controller_token_secret.secret_arn),
+                        *self._with_keys(_DECRYPT, self.encryption_key),
+                    ],
                 ),
                 publish_secret=tokens.publish_secret,
             ),
@@ -294,18 +402,13 @@ class AclController(Construct):
         return self._consul_handler(construct_id, "create_policy", token_secret=token_secret)
 
     def _check_tags(self) -> lambda_.Function:
-        own_secrets = [
-            names.controller_secret_name(self._prefix),
-            names.client_secret_name(self._prefix),
-            *(secret.secret_name for secret in self._given_secrets),
-        ]
         return self._handler(
             "CheckTags",
             "check_tags",
             variables={
-                environment.CLUSTER_ARN: self._cluster.cluster_arn,
-                environment.SECRET_PREFIX: self._prefix,
-                environment.RESERVED_SECRET_NAMES: ",".join(own_secrets),
+                environment.CLUSTER_ARN: self.cluster.cluster_arn,
+                environment.SECRET_PREFIX: self.secret_prefix,
+                environment.RESERVED_SECRET_NAMES: ",".join(self._own_secret_names()),
             },
             statements=[
                 _allow(
@@ -313,11 +416,19 @@ class AclController(Construct):
                     Stack.of(self).format_arn(
                         service="ecs",
                         resource="task",
-                        resource_name=f"{self._cluster.cluster_name}/*",
+                        resource_name=f"{self.cluster.cluster_name}/*",
                     ),
                 )
             ],
         )
+
+    def _own_secret_names(self) -> list[str]:
+        """Return the names of the secrets that no service may land on."""
+        return [
+            names.controller_secret_name(self.secret_prefix),
+            names.client_secret_name(self.secret_prefix),
+            *(secret.secret_name for secret in self._given_secrets),
+        ]
 
     def _consul_handler(
         self,
@@ -330,15 +441,18 @@ class AclController(Construct):
     ) -> lambda_.Function:
         """Make a step that talks to Consul: with its address, its CA, and a token to use."""
         variables = dict(self._consul_environment)
-        readable = [self._ca_secret.secret_arn] if self._ca_secret else []
+        readable = [secret for secret in (self._ca_secret, token_secret) if secret is not None]
         if token_secret is not None:
             variables[environment.CONSUL_TOKEN_SECRET_ARN] = token_secret.secret_arn
-            readable.append(token_secret.secret_arn)
         return self._handler(
             construct_id,
             step,
             variables=variables,
-            statements=[*([_allow(_READ, *readable)] if readable else []), *statements],
+            statements=[
+                *([_allow(_READ, *(secret.secret_arn for secret in readable))] if readable else []),
+                *self._with_keys(_DECRYPT, *(secret.encryption_key for secret in readable)),
+                *statements,
+            ],
             network=self._network,
             timeout=timeout,
         )
@@ -353,7 +467,7 @@ class AclController(Construct):
         network: Network | None = None,
         timeout: Duration | None = None,
     ) -> lambda_.Function:
-        return HandlerFunction(
+        function = HandlerFunction(
             self,
             construct_id,
             step=step,
@@ -364,24 +478,43 @@ class AclController(Construct):
             timeout=timeout,
             log_retention=self._log_retention,
         ).function
+        self._functions.append(function)
+        return function
 
     # --- resources -----------------------------------------------------------------------------
 
     def _secret(
         self, construct_id: str, name: str | None, description: str, removal_policy: RemovalPolicy
     ) -> secretsmanager.Secret:
-        """Make a secret without a value: the workflows write it, and no template ever does."""
-        secret = secretsmanager.Secret(
+        return token_secret(
             self,
             construct_id,
-            secret_name=name,
+            name=name,
             description=description,
+            cluster_arn=self.cluster.cluster_arn,
             removal_policy=removal_policy,
+            encryption_key=self.encryption_key,
         )
-        resource = cast("secretsmanager.CfnSecret", secret.node.default_child)
-        resource.generate_secret_string = None
-        Tags.of(secret).add(names.CLUSTER_TAG, self._cluster.cluster_arn)
-        return secret
+
+    def _with_keys(
+        self, actions: Sequence[str], *keys: kms.IKey | None
+    ) -> Sequence[iam.PolicyStatement]:
+        """Return the permission to use keys in KMS, if there are any, for secrets and no more."""
+        arns = list(dict.fromkeys(key.key_arn for key in keys if key is not None))
+        if not arns:
+            return []
+        return [
+            iam.PolicyStatement(
+                actions=list(actions),
+                resources=arns,
+                conditions={
+                    "StringLike": {
+                        # Whether its name ends like the partition's addresses, AWS does not say.
+                        "kms:ViaService": f"secretsmanager.{Stack.of(self).region}.amazonaws.com*"
+                    }
+                },
+            )
+        ]
 
     def _log_group(self, construct_id: str) -> logs.LogGroup:
         return logs.LogGroup(
@@ -389,7 +522,7 @@ class AclController(Construct):
             construct_id,
             # Step Functions finds its log groups through a resource policy of limited size, which
             # all groups of this prefix share one entry of.
-            log_group_name=f"/aws/vendedlogs/states/{self._prefix}-{construct_id}",
+            log_group_name=f"/aws/vendedlogs/states/{self.secret_prefix}-{construct_id}",
             retention=self._log_retention,
             removal_policy=RemovalPolicy.DESTROY,
         )
@@ -399,6 +532,13 @@ def _access(function: lambda_.IFunction) -> list[object]:
     """Return what decides whether a function reaches Consul."""
     resource = cast("lambda_.CfnFunction", function.node.default_child)
     return [resource.vpc_config, resource.environment]
+
+
+def _setup(function: lambda_.Function) -> list[object]:
+    """Return what of a function takes a moment to be known everywhere once it has changed."""
+    role = cast("iam.Role", function.role)
+    policy = cast("iam.Policy", role.node.find_child("DefaultPolicy"))
+    return [*_access(function), policy.document]
 
 
 def _allow(actions: Sequence[str], *resources: str) -> iam.PolicyStatement:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from aws_cdk import Annotations, CfnOutput, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from handlers.core import names
 from infrastructure.acl_controller import AclController
+from infrastructure.external_consul import ExternalConsul
 from infrastructure.handler_function import Network
-from settings import NetworkSettings, Settings
+from settings import NetworkSettings, Settings, SettingsError
 
 _DAYS = logs.RetentionDays
 _RETENTION = {
@@ -43,6 +48,22 @@ _RETENTION = {
 }
 
 
+# Amazon ECR: a repository of an account and region, and a tag or a digest.
+_ECR_IMAGE = re.compile(
+    r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
+    r"(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>.+))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """The images of the containers that join a task to the mesh; None: the constructs' defaults."""
+
+    consul: ecs.ContainerImage | None = None
+    envoy: ecs.ContainerImage | None = None
+    mesh_init: ecs.ContainerImage | None = None
+
+
 class ConsulOnEcsStack(Stack):
     """The ACL controller of one ECS cluster, made from a settings file.
 
@@ -52,6 +73,12 @@ class ConsulOnEcsStack(Stack):
         settings: what `settings.load_settings` returned.
         **kwargs: further properties of the stack.
 
+    Attributes:
+        controller: the ACL controller.
+        network: where its handlers run, and the mesh's tasks can; None if the settings name none.
+        vpc: the VPC of that; nothing is known of it but its ID.
+        images: the images that the settings name.
+
     """
 
     def __init__(
@@ -59,6 +86,16 @@ class ConsulOnEcsStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
         consul = settings.consul
+        self._consul_settings = consul
+        self._ca_secret = self._secret("ConsulCa", consul.ca_secret_arn)
+        self._gossip_key_secret = self._secret("GossipKey", consul.gossip_key_secret_arn)
+        self.network = self._network(settings.network)
+        self.vpc = self.network.vpc if self.network else None
+        self.images = Images(
+            consul=self._image("ConsulImage", settings.images.consul),
+            envoy=self._image("EnvoyImage", settings.images.envoy),
+            mesh_init=self._image("MeshInitImage", settings.images.mesh_init),
+        )
         self.controller = AclController(
             self,
             "AclController",
@@ -70,16 +107,60 @@ class ConsulOnEcsStack(Stack):
                 "BootstrapToken", consul.bootstrap_token_secret_arn
             ),
             client_token_secret=self._secret("ClientToken", consul.client_token_secret_arn),
-            ca_secret=self._secret("ConsulCa", consul.ca_secret_arn),
+            ca_secret=self._ca_secret,
             anonymous_policy=consul.anonymous_policy,
             service_rules={name: service.rules for name, service in settings.services.items()},
-            network=self._network(settings.network),
+            network=self.network,
             log_retention=_RETENTION[settings.log_retention_days],
             secret_tags=settings.tags,
+            encryption_key=self._key(settings.secrets.kms_key_arn),
         )
         for key, value in settings.tags.items():
             Tags.of(self).add(key, value)
         self._outputs(settings)
+
+    @property
+    def servers(self) -> ExternalConsul:
+        """The Consul servers, as the mesh's tasks reach them.
+
+        Raises:
+            SettingsError: if the settings do not say what tasks join.
+
+        """
+        consul = self._consul_settings
+        if not consul.retry_join:
+            raise SettingsError(
+                "consul.retry_join: the list is empty, and tasks of the mesh join what it names.\n"
+                "Add the addresses of the Consul servers, or Consul's cloud auto-join, such as\n"
+                '["provider=aws tag_key=consul tag_value=server"].'
+            )
+        return ExternalConsul(
+            http_address=consul.http_address,
+            retry_join=consul.retry_join,
+            datacenter=consul.datacenter,
+            ca_secret=self._ca_secret,
+            gossip_key_secret=self._gossip_key_secret,
+        )
+
+    def _key(self, arn: str | None) -> kms.IKey | None:
+        return None if arn is None else kms.Key.from_key_arn(self, "SecretsKey", arn)
+
+    def _image(self, construct_id: str, image: str | None) -> ecs.ContainerImage | None:
+        """Return an image; one in ECR as such, so that tasks are allowed to pull it."""
+        if image is None:
+            return None
+        if (found := _ECR_IMAGE.fullmatch(image)) is None:
+            return ecs.ContainerImage.from_registry(image)
+        repository = ecr.Repository.from_repository_attributes(
+            self,
+            construct_id,
+            repository_name=found["repository"],
+            repository_arn=(
+                f"arn:{self.partition}:ecr:{found['region']}:{found['account']}:"
+                f"repository/{found['repository']}"
+            ),
+        )
+        return ecs.ContainerImage.from_ecr_repository(repository, found["digest"] or found["tag"])
 
     def _cluster(self, settings: Settings) -> ecs.ICluster:
         arn = settings.ecs.cluster

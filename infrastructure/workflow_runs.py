@@ -63,6 +63,7 @@ class WorkflowRuns(Construct):
             answer_cloudformation=answer.function,
             log_group=log_group,
         ).state_machine
+        self._stacks = {Stack.of(self).node.addr}  # those that the function below may describe
         self._start = HandlerFunction(
             self,
             "StartDeploymentRun",
@@ -78,10 +79,7 @@ class WorkflowRuns(Construct):
                     actions=["states:StartExecution"],
                     resources=[self._deployment_run.state_machine_arn],
                 ),
-                iam.PolicyStatement(
-                    actions=["cloudformation:DescribeStacks"],
-                    resources=[Stack.of(self).stack_id],
-                ),
+                _describing(Stack.of(self).stack_id),
             ],
         ).function
 
@@ -93,10 +91,12 @@ class WorkflowRuns(Construct):
         workflow: sfn.StateMachine,
         workflow_input: Mapping[str, Any],
         rerun_when_changed: Mapping[str, str],
+        settle: bool = True,
     ) -> CustomResource:
         """Run a workflow on the first deployment, and on later ones that change what it depends on.
 
-        A changed definition of the workflow always makes it run again.
+        A changed definition of the workflow always makes it run again. The run may belong to
+        another stack of the same account and region.
 
         Args:
             scope: the construct that the run belongs to.
@@ -105,8 +105,12 @@ class WorkflowRuns(Construct):
             workflow_input: the execution's input.
             rerun_when_changed: what else makes it run again when it changes; the names are in
                 CamelCase, for they are a resource's properties.
+            settle: whether it waits first until new roles and definitions are known everywhere.
+                Leave that out only if another run of the same deployment has waited whenever there
+                is something to wait for.
 
         """
+        self._allow_describing(Stack.of(scope))
         return CustomResource(
             scope,
             construct_id,
@@ -116,17 +120,41 @@ class WorkflowRuns(Construct):
             properties={
                 "StateMachineArn": workflow.state_machine_arn,
                 "Input": json.dumps(workflow_input),
-                "DefinitionDigest": digest(self, lambda: _definition(workflow)),
+                "DefinitionDigest": digest(self, lambda: definition(workflow)),
+                **({} if settle else {"SettleSeconds": "0"}),
                 **rerun_when_changed,
             },
         )
+
+    def _allow_describing(self, stack: Stack) -> None:
+        """Let the function that starts runs see whether a stack is being rolled back."""
+        if stack.node.addr in self._stacks:
+            return
+        self._stacks.add(stack.node.addr)
+        # By its name, not by its ID: that would be a reference to a stack which refers to this one.
+        name = stack.stack_name
+        around = stack.nested_stack_parent
+        while around is not None:
+            # CloudFormation names a nested stack, and begins with the name of the one around it.
+            name = f"{around.stack_name}-*"
+            around = around.nested_stack_parent
+        arn = Stack.of(self).format_arn(
+            service="cloudformation", resource="stack", resource_name=f"{name}/*"
+        )
+        self._start.add_to_role_policy(_describing(arn))
+
+
+def _describing(stack: str) -> iam.PolicyStatement:
+    return iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=[stack])
 
 
 def digest(scope: Construct, content: Callable[[], object]) -> str:
     """Return a short text that changes with what CDK renders of something.
 
+    It may be used in another stack: it is what the thing's own stack renders.
+
     Args:
-        scope: any construct of the stack.
+        scope: any construct of the stack that the thing belongs to.
         content: returns it; called once all constructs are made.
 
     """
@@ -144,5 +172,6 @@ class _Digest:
         return hashlib.sha256(json.dumps(rendered, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _definition(workflow: sfn.StateMachine) -> object:
+def definition(workflow: sfn.StateMachine) -> object:
+    """Return the definition of a workflow, for a digest of it."""
     return cast("sfn.CfnStateMachine", workflow.node.default_child).definition_string

@@ -71,11 +71,17 @@ class SecretsManager:
         return _version(answer, secret_id)
 
     def create_empty(
-        self, name: str, *, description: str, tags: Mapping[str, str]
+        self,
+        name: str,
+        *,
+        description: str,
+        tags: Mapping[str, str],
+        kms_key_id: str | None = None,
     ) -> SecretVersion:
         """Make sure that a secret exists and has a value; a new one holds `{}`.
 
-        Of several callers one creates it, and the others read what is there.
+        Without a key the account's own encrypts it. One that exists keeps the key that it has. Of
+        several callers one creates it, and the others read what is there.
 
         Raises:
             AwsUnavailable: if it exists but cannot be read yet.
@@ -88,6 +94,7 @@ class SecretsManager:
                     Description=description,
                     SecretString=EMPTY,
                     Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+                    **({"KmsKeyId": kms_key_id} if kms_key_id else {}),
                 )
             except ClientError as error:
                 if aws.error_code(error) != "ResourceExistsException":

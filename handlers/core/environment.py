@@ -13,6 +13,8 @@ RESERVED_SECRET_NAMES: Final = "RESERVED_SECRET_NAMES"
 """Comma-separated names of secrets that no service may land on."""
 SECRET_TAGS: Final = "SECRET_TAGS"
 """JSON object of tags for the secrets that we create, besides our own."""
+SECRET_KMS_KEY_ARN: Final = "SECRET_KMS_KEY_ARN"
+"""Optional: the key in KMS that encrypts the secrets that we create."""
 CONSUL_HTTP_ADDR: Final = "CONSUL_HTTP_ADDR"
 CONSUL_DATACENTER: Final = "CONSUL_DATACENTER"
 CONSUL_CA_SECRET_ARN: Final = "CONSUL_CA_SECRET_ARN"
@@ -22,7 +24,7 @@ CONSUL_TOKEN_SECRET_ARN: Final = "CONSUL_TOKEN_SECRET_ARN"
 DEPLOYMENT_RUN_ARN: Final = "DEPLOYMENT_RUN_ARN"
 """The state machine that runs a workflow for CloudFormation."""
 SETTLE_SECONDS: Final = "DEPLOYMENT_SETTLE_SECONDS"
-"""How long a run waits until what was just deployed is known everywhere."""
+"""How long a run waits, at most, until what was just deployed is known everywhere."""
 
 
 def required(name: str) -> str:

@@ -1,0 +1,178 @@
+"""The mesh that tasks belong to: its servers, its ACL controller, its images, its network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import jsii
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from constructs import Construct
+
+from containers import layout
+from infrastructure.acl_controller import AclController
+from infrastructure.consul_client import ConsulClient
+from infrastructure.external_consul import ExternalConsul
+
+CONSUL_IMAGE = "public.ecr.aws/hashicorp/consul:1.21.5"
+# Consul 1.21 supports Envoy 1.31 to 1.34.
+ENVOY_IMAGE = "docker.io/envoyproxy/envoy:v1.34.10"
+
+SERF_PORT = 8301
+# Of an agent: server RPC, gossip, gossip between datacenters, HTTP, HTTPS, gRPC, gRPC with TLS,
+# DNS; and Envoy's administration.
+MESH_PORTS = frozenset({8300, SERF_PORT, 8302, 8500, 8501, 8502, 8503, 8600, 19000})
+
+_CONTAINERS = Path(__file__).resolve().parent.parent / "containers"
+
+
+class MeshError(ValueError):
+    """A mesh or a mesh task is described in a way that cannot work."""
+
+    def __init__(self, scope: Construct, problems: Sequence[str]) -> None:
+        """Name the construct, and everything that is wrong with it."""
+        super().__init__("\n".join(f"{scope.node.path}: {problem}" for problem in problems))
+
+
+@jsii.implements(ec2.IConnectable)
+class Mesh(Construct):
+    """What all tasks of a mesh share; make one, and give it to each `MeshTask`.
+
+    You get: a security group that lets the tasks talk to each other, through their proxies and by
+    gossip, and nothing else in. The servers have to let it in (`mesh.connections`): RPC on 8300,
+    gossip on 8301 (TCP and UDP); and it lets gossip of the servers in.
+
+    Args:
+        scope: the construct that it belongs to.
+        construct_id: its ID there.
+        servers: the Consul servers.
+        controller: gives the tasks their ACL tokens. Required with ACLs.
+        vpc: where the tasks run; required unless security groups are given.
+        security_groups: those of all tasks. They have to let each other in on port 20000, and on
+            8301 (TCP and UDP). Default: one is made.
+        acls: whether the ACL system of Consul is on. Default: it is.
+        tls: whether agents talk TLS to the servers and get their certificates from them
+            (`auto_encrypt`). Default: they do.
+        consul_image: with `consul`, `curl`, `jq` and `su-exec`, as HashiCorp's has it. Default: a
+            pinned version of that one.
+        envoy_image: with `envoy` and `bash`, of a version that Consul supports. Default: a pinned
+            version of the Envoy project's.
+        mesh_init_image: made from `containers/Dockerfile`. Default: built when the app is
+            deployed, for which Docker is needed.
+
+    Raises:
+        MeshError: if it cannot work.
+
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        servers: ExternalConsul,
+        controller: AclController | None = None,
+        vpc: ec2.IVpc | None = None,
+        security_groups: Sequence[ec2.ISecurityGroup] | None = None,
+        acls: bool = True,
+        tls: bool = True,
+        consul_image: ecs.ContainerImage | None = None,
+        envoy_image: ecs.ContainerImage | None = None,
+        mesh_init_image: ecs.ContainerImage | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.servers = servers
+        self._controller = controller
+        self.acls = acls
+        self.tls = tls
+        if problems := list(self._problems(vpc, security_groups)):
+            raise MeshError(self, problems)
+        self.consul_image = consul_image or ecs.ContainerImage.from_registry(CONSUL_IMAGE)
+        self.envoy_image = envoy_image or ecs.ContainerImage.from_registry(ENVOY_IMAGE)
+        self._mesh_init_image = mesh_init_image
+        self.consul_client = ConsulClient(
+            datacenter=servers.datacenter,
+            retry_join=servers.retry_join,
+            acls=acls,
+            tls=tls,
+            gossip=servers.gossip_key_secret is not None,
+        )
+        self._own_group = self._security_group(vpc) if vpc and not security_groups else None
+        own = [self._own_group] if self._own_group else []
+        self.security_groups: list[ec2.ISecurityGroup] = [*(security_groups or own)]
+        self._connections = ec2.Connections(security_groups=self.security_groups)
+
+    @property
+    def connections(self) -> ec2.Connections:
+        """The network connections of all tasks."""
+        return self._connections
+
+    @property
+    def controller(self) -> AclController:
+        """The ACL controller; there is one if ACLs are on."""
+        return cast("AclController", self._controller)
+
+    def mesh_init_image(self, architecture: ecs.CpuArchitecture) -> ecs.ContainerImage:
+        """Return the image of mesh-init and health-sync for tasks of an architecture."""
+        if self._mesh_init_image is None:
+            arm = architecture == ecs.CpuArchitecture.ARM64
+            platform = ecr_assets.Platform
+            return ecs.ContainerImage.from_asset(
+                str(_CONTAINERS), platform=platform.LINUX_ARM64 if arm else platform.LINUX_AMD64
+            )
+        return self._mesh_init_image
+
+    def let_in(self, port: int) -> None:
+        """Let the proxies of the mesh reach each other on a port that is not the usual one."""
+        if self._own_group is not None:
+            self._own_group.add_ingress_rule(
+                self._own_group, ec2.Port.tcp(port), "Proxies, on a port of their own"
+            )
+
+    def _problems(
+        self, vpc: ec2.IVpc | None, groups: Sequence[ec2.ISecurityGroup] | None
+    ) -> list[str]:
+        problems = []
+        if self.acls and self._controller is None:
+            problems.append(
+                "ACLs are on, but there is no controller to make the tokens. Give "
+                "controller=AclController(…), or acls=False if Consul's ACL system is off."
+            )
+        if not self.acls and self._controller is not None:
+            problems.append(
+                "There is an ACL controller, but ACLs are off. Leave one of the two out."
+            )
+        if self.tls and self.servers.ca_secret is None:
+            problems.append(
+                "TLS is on, but the CA of the servers is not known. Give "
+                "ExternalConsul(ca_secret=…), the secret with its certificate (PEM), or tls=False "
+                "if the servers do not talk TLS."
+            )
+        if vpc is None and not groups:
+            problems.append(
+                "Give the vpc that the tasks run in, for a security group that lets them talk to "
+                "each other, or security_groups of your own."
+            )
+        if self._controller is not None:
+            theirs = self._controller.consul_datacenter
+            if theirs != self.servers.datacenter:
+                problems.append(
+                    f'The servers are in the datacenter "{self.servers.datacenter}", but the '
+                    f'controller makes tokens in "{theirs}". Give both the same.'
+                )
+        return problems
+
+    def _security_group(self, vpc: ec2.IVpc) -> ec2.SecurityGroup:
+        group = ec2.SecurityGroup(
+            self, "Tasks", vpc=vpc, description="Consul on ECS: the tasks of the mesh"
+        )
+        for port, what in (
+            (ec2.Port.tcp(layout.DEFAULT_PUBLIC_LISTENER_PORT), "Proxies"),
+            (ec2.Port.tcp(SERF_PORT), "Gossip"),
+            (ec2.Port.udp(SERF_PORT), "Gossip"),
+        ):
+            group.add_ingress_rule(group, port, what)
+        return group
