@@ -1,6 +1,7 @@
 """The CDK app: reads the settings and makes the stack that they describe.
 
-`cdk synth -c settings=other.yaml` reads another file than mesh.yaml.
+`cdk synth -c settings=other.yaml` reads another file than mesh.yaml; `-c example=greeter` adds the
+stack of an example.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import aws_cdk as cdk
 
+from examples import ExampleError, add_example
 from infrastructure.lambda_asset import AssetError
 from infrastructure.stack import ConsulOnEcsStack
 from settings import Settings, SettingsError, load_settings
@@ -21,7 +23,9 @@ def make_app() -> None:
     """Synthesize the app into the directory that the CDK command line asks for."""
     app = cdk.App()
     settings = load_settings(ROOT / (app.node.try_get_context("settings") or "mesh.yaml"))
-    add_stack(app, settings)
+    stack = add_stack(app, settings)
+    if example := app.node.try_get_context("example"):
+        add_example(app, example, controller=stack)
     app.synth()
 
 
@@ -50,5 +54,5 @@ def stack_name(settings: Settings) -> str:
 if __name__ == "__main__":
     try:
         make_app()
-    except (SettingsError, AssetError) as error:
+    except (SettingsError, AssetError, ExampleError) as error:
         sys.exit(str(error))

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -201,7 +202,7 @@ def write_bootstrap(directory: str, text: str) -> Path:
     path = Path(directory, BOOTSTRAP_FILE)
     new = Path(directory, f".{BOOTSTRAP_FILE}.new")
     try:
-        with open(_create(new), "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+        with open(_create(new), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -210,7 +211,8 @@ def write_bootstrap(directory: str, text: str) -> Path:
     except OSError as error:
         raise _unusable(directory, error) from None
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
     return path
 
 

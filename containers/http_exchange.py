@@ -58,13 +58,16 @@ def exchange(
         content = response.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise NoAnswer(f"the answer is longer than {_MOST_BYTES} bytes")
+        # A read with a limit ends early without a word; this is what is still to come.
+        if response.length:
+            raise NoAnswer("the answer broke off")
         return Response(response.status, content)
     except TimeoutError:
         raise NoAnswer(f"no answer within {timeout:g} s") from None
     except OSError as error:
-        raise NoAnswer(error.strerror or type(error).__name__) from None
+        raise NoAnswer(error.strerror or "the connection was closed") from None
     except http.client.HTTPException as error:
         # Only the name: the text of some of these is what the other side sent.
-        raise NoAnswer(f"not an HTTP answer: {type(error).__name__}") from None
+        raise NoAnswer(f"the answer is not a whole one ({type(error).__name__})") from None
     finally:
         connection.close()

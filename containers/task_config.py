@@ -461,9 +461,9 @@ class _Object:
         """Raise an error if there is a key that nobody has asked for."""
         for key in self._given:
             if key not in self._known:
-                raise self.error(
-                    _excerpt(key, quoted=False),
-                    "is not a key that exists here. " + _advice(key, self._known),
+                raise TaskConfigError(
+                    f"{self.at(_excerpt(key, quoted=False))} is not a key that exists here. "
+                    f"{_advice(key, self._known)}"
                 )
 
 
@@ -698,4 +698,4 @@ def _advice(key: str, known: Iterable[str]) -> str:
     close = get_close_matches(key.lower().replace("_", ""), lower, n=1)
     if close:
         return f"Did you mean {lower[close[0]]}?"
-    return f"Leave it out, or use one of: {', '.join(lower.values())}"
+    return f"Leave it out, or use one of: {', '.join(lower.values())}."

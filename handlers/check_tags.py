@@ -1,4 +1,4 @@
-"""Is this a mesh task, and if so, which token does it need?"""
+"""Is this a mesh task, and if so, which token does it need? Or: which one does a service need?"""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ _CLUSTER_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:cluster/[\w-]+")
 
 @step
 def handler(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the live task and derive everything that the next steps need.
+    """Read the live task, or take a service by its name, and derive all that the next steps need.
 
     Input: `{"event": …, "service_rules": {service name: HCL}}`. The event is a whole ECS "Task
-    State Change" event, or `{"detail": {"clusterArn": …, "taskArn": …}}`.
+    State Change" event; or `{"detail": {"clusterArn": …, "taskArn": …}}`; or `{"service": name}`,
+    for a deployment that makes sure of a token before there is any task.
 
-    Result, if the task is not in the mesh: `{"mesh": false, "task_arn": …, "reason": …}`; else::
+    Result, if the task is not in the mesh: `{"mesh": false, "task_arn": …, "reason": …}`; else,
+    without `task_arn` for a service by its name::
 
         {"mesh": true, "task_arn": …, "service_name": …,
          "secret": {"id": name, "description": …, "tags": {…}},
@@ -43,7 +45,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         TaskNotVisibleYet: DescribeTasks is eventually consistent, and events are fast.
 
     """
-    cluster_arn, task_arn = _parse_event(state.get("event"))
+    event = state.get("event")
+    if isinstance(event, Mapping) and "service" in event:
+        service_name = _named_service(event)
+        return _token_of(service_name, "input", take(state, "service_rules", dict))
+    cluster_arn, task_arn = _parse_event(event)
     own_cluster_arn = environment.required(environment.CLUSTER_ARN)
     if cluster_arn != own_cluster_arn:
         reason = f"The task belongs to the cluster {cluster_arn}, not to {own_cluster_arn}."
@@ -58,8 +64,30 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     reason_to_skip = _reason_to_skip(task)
     if reason_to_skip is not None:
         return _not_in_the_mesh(task_arn, reason_to_skip)
-    rules = take(state, "service_rules", dict)
-    return _mesh_task(task, cluster_arn, rules)
+    _check_tenancy(task)
+    found = _token_of(_service_name(task), f"task {task.arn}", take(state, "service_rules", dict))
+    return {**found, "task_arn": task.arn}
+
+
+def _named_service(event: Mapping[str, Any]) -> str:
+    """Return the service that the input names."""
+    if "detail" in event:
+        message = (
+            'The input has both "service" and "detail". Give the service to make sure of its '
+            "token, or the detail of an event to do that for the service of a task."
+        )
+        raise InvalidEvent(message)
+    name = event["service"]
+    if not isinstance(name, str):
+        message = f"service must be the name of a service, a text; it is {name!r:.200}."
+        raise InvalidEvent(message)
+    if not names.is_valid_service_name(name):
+        message = (
+            f"The input asks for the service {name!r:.300}, which is no valid service name. "
+            f"Allowed: {names.SERVICE_NAME_RULE}."
+        )
+        raise InvalidServiceName(message)
+    return name
 
 
 def _parse_event(event: Any) -> tuple[str, str]:
@@ -67,8 +95,9 @@ def _parse_event(event: Any) -> tuple[str, str]:
     detail = event.get("detail") if isinstance(event, Mapping) else None
     if not isinstance(detail, Mapping):
         message = (
-            'The input has no object "detail". Start the workflow with an ECS task event, or with '
-            '{"detail": {"clusterArn": "…", "taskArn": "…"}}.'
+            'The input has no object "detail" and no "service". Start the workflow with an ECS '
+            'task event, with {"detail": {"clusterArn": "…", "taskArn": "…"}}, or with '
+            '{"service": "…"}.'
         )
         raise InvalidEvent(message)
     return (
@@ -113,7 +142,7 @@ def _reason_to_skip(task: Task) -> str | None:
     return None
 
 
-def _mesh_task(task: Task, cluster_arn: str, rules: Mapping[str, Any]) -> dict[str, Any]:
+def _check_tenancy(task: Task) -> None:
     for tag in (names.PARTITION_TAG, names.NAMESPACE_TAG):
         if task.tags.get(tag, "default") not in {"", "default"}:
             message = (
@@ -122,19 +151,22 @@ def _mesh_task(task: Task, cluster_arn: str, rules: Mapping[str, Any]) -> dict[s
                 "Remove the tag."
             )
             raise UnsupportedTenancy(message)
-    service_name = _service_name(task)
+
+
+def _token_of(service_name: str, who: str, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the secret, the token and the policy of a service that somebody asks for."""
+    cluster_arn = environment.required(environment.CLUSTER_ARN)
     prefix = environment.required(environment.SECRET_PREFIX)
     secret_name = names.service_secret_name(prefix, service_name)
     reserved = environment.optional(environment.RESERVED_SECRET_NAMES) or ""
     if secret_name in reserved.split(","):
         message = (
-            f'The task {task.arn} asks for the service name "{service_name}", but the secret '
+            f'The {who} asks for the service name "{service_name}", but the secret '
             f"{secret_name} belongs to the controller. Choose another service name."
         )
         raise SecretNameCollision(message)
     result: dict[str, Any] = {
         "mesh": True,
-        "task_arn": task.arn,
         "service_name": service_name,
         "secret": {
             "id": secret_name,

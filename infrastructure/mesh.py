@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,18 @@ SERF_PORT = 8301
 # DNS; and Envoy's administration.
 MESH_PORTS = frozenset({8300, SERF_PORT, 8302, 8500, 8501, 8502, 8503, 8600, 19000})
 
+
+class Architecture(enum.Enum):
+    """The CPU of a task; CDK's own `CpuArchitecture` cannot be compared in Python."""
+
+    X86_64 = "X86_64"
+    ARM64 = "ARM64"
+
+
+_DOCKER_PLATFORMS = {
+    Architecture.X86_64: ecr_assets.Platform.LINUX_AMD64,
+    Architecture.ARM64: ecr_assets.Platform.LINUX_ARM64,
+}
 _CONTAINERS = Path(__file__).resolve().parent.parent / "containers"
 
 
@@ -115,15 +128,13 @@ class Mesh(Construct):
         """The ACL controller; there is one if ACLs are on."""
         return cast("AclController", self._controller)
 
-    def mesh_init_image(self, architecture: ecs.CpuArchitecture) -> ecs.ContainerImage:
+    def mesh_init_image(self, architecture: Architecture) -> ecs.ContainerImage:
         """Return the image of mesh-init and health-sync for tasks of an architecture."""
-        if self._mesh_init_image is None:
-            arm = architecture == ecs.CpuArchitecture.ARM64
-            platform = ecr_assets.Platform
-            return ecs.ContainerImage.from_asset(
-                str(_CONTAINERS), platform=platform.LINUX_ARM64 if arm else platform.LINUX_AMD64
-            )
-        return self._mesh_init_image
+        if self._mesh_init_image is not None:
+            return self._mesh_init_image
+        return ecs.ContainerImage.from_asset(
+            str(_CONTAINERS), platform=_DOCKER_PLATFORMS[architecture]
+        )
 
     def let_in(self, port: int) -> None:
         """Let the proxies of the mesh reach each other on a port that is not the usual one."""

@@ -25,7 +25,8 @@ from containers.task_config import (
 )
 from handlers.core import names
 from infrastructure import consul_client
-from infrastructure.mesh import MESH_PORTS, Mesh, MeshError
+from infrastructure.mesh import MESH_PORTS, Architecture, Mesh, MeshError
+from infrastructure.secret_keys import DECRYPT, key_statements
 from infrastructure.tag_propagation import TagsReachTheTasks
 from infrastructure.token_secret import token_secret as make_token_secret
 
@@ -165,7 +166,7 @@ class MeshTask(Construct):
         public_listener_port: int = layout.DEFAULT_PUBLIC_LISTENER_PORT,
         cpu: int = 256,
         memory_mib: int = 512,
-        architecture: ecs.CpuArchitecture | None = None,
+        architecture: Architecture = Architecture.X86_64,
         compatibility: ecs.Compatibility = ecs.Compatibility.FARGATE,
         volumes: Sequence[ecs.Volume] = (),
         log_driver: ecs.LogDriver | None = None,
@@ -180,7 +181,7 @@ class MeshTask(Construct):
         super().__init__(scope, construct_id)
         self.mesh = mesh
         self.service_name = service_name or family or ""
-        self._architecture = architecture or ecs.CpuArchitecture.X86_64
+        self._architecture = architecture
         self._compatibility = compatibility
         self._public_listener_port = public_listener_port
         config = TaskConfig(
@@ -243,10 +244,7 @@ class MeshTask(Construct):
             )
         self.task_role = self.task_definition.task_role
         self.execution_role = self.task_definition.obtain_execution_role()
-        for policy in task_policies:
-            self.task_role.add_managed_policy(policy)
-        for policy in execution_policies:
-            self.execution_role.add_managed_policy(policy)
+        self._give_roles(task_policies, execution_policies)
         if public_listener_port != layout.DEFAULT_PUBLIC_LISTENER_PORT:
             mesh.let_in(public_listener_port)
         self._provisioned: Construct | None = None
@@ -362,21 +360,22 @@ class MeshTask(Construct):
             yield _port_in_use("public_listener_port", listener)
         if port in MESH_PORTS | {listener}:
             yield _port_in_use("port", port)
-        taken: dict[tuple[str, int], str] = {}
+        taken: dict[tuple[str, int], Upstream] = {}
         for upstream in upstreams:
-            what = f'The upstream "{upstream.service}"'
-            if upstream.local_port in MESH_PORTS | {listener}:
-                yield _port_in_use(
-                    f"local_port of the upstream {upstream.service}", upstream.local_port
-                )
-            if upstream.local_port == port and port != 0:
-                yield f"{what} has the local_port {port}, where the application itself listens."
-            address = (upstream.local_address or _LOOPBACK, upstream.local_port)
-            same = taken.setdefault(address, upstream.service)
-            if same != upstream.service or list(upstreams).count(upstream) > 1:
+            local = upstream.local_port
+            if local in MESH_PORTS | {listener}:
+                yield _port_in_use(f"local_port of the upstream {upstream.service}", local)
+            if local == port and port != 0:
                 yield (
-                    f"{what} has the same local_port {upstream.local_port} as "
-                    f'"{same}". Give each upstream its own.'
+                    f'The upstream "{upstream.service}" has the local_port {local}, where the '
+                    "application itself listens. Give it another one."
+                )
+            address = (upstream.local_address or _LOOPBACK, local)
+            other = taken.setdefault(address, upstream)
+            if other is not upstream:
+                yield (
+                    f'The upstreams "{other.service}" and "{upstream.service}" have the same '
+                    f"local_port {local}. Give each its own."
                 )
 
     def _container_problems(
@@ -409,17 +408,17 @@ class MeshTask(Construct):
 
     def _runtime_platform(self) -> ecs.RuntimePlatform:
         return ecs.RuntimePlatform(
-            cpu_architecture=self._architecture,
+            cpu_architecture=ecs.CpuArchitecture.of(self._architecture.value),
             operating_system_family=ecs.OperatingSystemFamily.LINUX,
         )
 
     def _complete_definition(self) -> None:
         """Add what CDK's construct does not take, or not here."""
         resource = cast("ecs.CfnTaskDefinition", self.task_definition.node.default_child)
-        if self._compatibility not in _FARGATE and self._architecture == ecs.CpuArchitecture.ARM64:
+        if self._compatibility not in _FARGATE and self._architecture is Architecture.ARM64:
             # CDK refuses it for EC2 alone, where ECS takes it, and finds machines by it.
             resource.runtime_platform = ecs.CfnTaskDefinition.RuntimePlatformProperty(
-                cpu_architecture="ARM64", operating_system_family="LINUX"
+                cpu_architecture=self._architecture.value, operating_system_family="LINUX"
             )
         for key, value in (
             (names.MESH_TAG, "true"),
@@ -451,6 +450,24 @@ class MeshTask(Construct):
             encryption_key=controller.encryption_key,
             removal_policy=RemovalPolicy.DESTROY,
         )
+
+    def _give_roles(
+        self,
+        task_policies: Sequence[iam.IManagedPolicy],
+        execution_policies: Sequence[iam.IManagedPolicy],
+    ) -> None:
+        """Add the given policies, and the use of keys to the role that reads the secrets."""
+        for policy in task_policies:
+            self.task_role.add_managed_policy(policy)
+        for policy in execution_policies:
+            self.execution_role.add_managed_policy(policy)
+        servers = self.mesh.servers
+        secrets = [self.token_secret, servers.gossip_key_secret, servers.ca_secret]
+        if self.mesh.acls:
+            secrets.append(self.mesh.controller.client_token_secret)
+        keys = [secret.encryption_key for secret in secrets if secret is not None]
+        for statement in key_statements(self, DECRYPT, keys):
+            self.task_definition.add_to_execution_role_policy(statement)
 
     # --- the containers ------------------------------------------------------------------------
 

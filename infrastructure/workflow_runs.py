@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jsii
-from aws_cdk import CustomResource, Duration, IStableStringProducer, Lazy, Stack
+from aws_cdk import CustomResource, Duration, IStableStringProducer, Lazy, Stack, Token
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -109,6 +109,9 @@ class WorkflowRuns(Construct):
                 Leave that out only if another run of the same deployment has waited whenever there
                 is something to wait for.
 
+        Raises:
+            ValueError: if the scope's stack is deployed elsewhere.
+
         """
         self._allow_describing(Stack.of(scope))
         return CustomResource(
@@ -130,6 +133,14 @@ class WorkflowRuns(Construct):
         """Let the function that starts runs see whether a stack is being rolled back."""
         if stack.node.addr in self._stacks:
             return
+        own = Stack.of(self)
+        for what in ("account", "region"):
+            theirs, ours = getattr(stack, what), getattr(own, what)
+            if theirs != ours and not Token.is_unresolved(theirs) and not Token.is_unresolved(ours):
+                raise ValueError(
+                    f"{stack.node.path}: its {what} is {theirs}, but that of {own.node.path}, which "
+                    f"runs the workflows, is {ours}. Give both stacks the same."
+                )
         self._stacks.add(stack.node.addr)
         # By its name, not by its ID: that would be a reference to a stack which refers to this one.
         name = stack.stack_name
@@ -138,9 +149,7 @@ class WorkflowRuns(Construct):
             # CloudFormation names a nested stack, and begins with the name of the one around it.
             name = f"{around.stack_name}-*"
             around = around.nested_stack_parent
-        arn = Stack.of(self).format_arn(
-            service="cloudformation", resource="stack", resource_name=f"{name}/*"
-        )
+        arn = own.format_arn(service="cloudformation", resource="stack", resource_name=f"{name}/*")
         self._start.add_to_role_policy(_describing(arn))
 
 

@@ -27,6 +27,7 @@ WEB_RULES = 'key_prefix "web/" {\n  policy = "write"\n}\n'
 API_RULES = '{ "key_prefix": { "api/": { "policy": "read" } } }\n'
 
 SECRETS = "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret"
+KEY = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 MINIMAL = """\
 ecs:
@@ -42,11 +43,14 @@ ecs:
   cluster: arn:aws-us-gov:ecs:us-gov-west-1:123456789012:cluster/prod_1
 secrets:
   prefix: prod-consul
+  kms_key_arn: {KEY}
 consul:
   http_address: https://consul.example.com:8501
   datacenter: eu-1
+  retry_join: ["provider=aws tag_key=consul tag_value=server", "10.0.0.1:8301"]
   bootstrap_token_secret_arn: {SECRETS}:ops/consul-root-AbC123
   ca_secret_arn: {SECRETS}:consul-ca-Zz9999
+  gossip_key_secret_arn: {SECRETS}:consul-gossip-Qq1111
   anonymous_policy: false
 network:
   vpc_id: vpc-0123456789abcdef0
@@ -57,6 +61,10 @@ services:
     rules: web.hcl
   api:
     rules: api.json
+images:
+  consul: hashicorp/consul:1.15.4
+  envoy: 123456789012.dkr.ecr.us-gov-west-1.amazonaws.com/mesh/envoy:v1.26.2
+  mesh_init: registry.example.com:5000/mesh-init@sha256:{"ab" * 32}
 log_retention_days: 365
 tags:
   team: platform
@@ -244,6 +252,9 @@ class Deployed:
             case "AWS::SQS::Queue":
                 region, account = self.place.region, self.place.account
                 return f"https://sqs.{region}.amazonaws.com/{account}/{name}"
+            case "AWS::ECS::TaskDefinition":
+                properties = self.synthesized.template["Resources"][logical_id]["Properties"]
+                return self.place.arn("ecs", f"task-definition/{properties['Family']}:1")
             case "AWS::IAM::Role":
                 return _physical(name)
             case "AWS::Logs::LogGroup":

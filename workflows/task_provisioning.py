@@ -1,4 +1,4 @@
-"""TaskProvisioning: a task starts, and the token of its service is made sure of."""
+"""TaskProvisioning: a task starts, or a service is deployed: its token is made sure of."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ _TASK_IS_WRONG = [
 
 class TaskProvisioning(Construct):
     """The workflow that an ECS task event starts. It may run any number of times for one task.
+
+    A deployment starts it too, with `{"service": name}`, before there is any task of a service.
 
     Args:
         scope: the construct that it belongs to.
@@ -62,13 +64,17 @@ class TaskProvisioning(Construct):
                 "service_rules": dict(service_rules),
             },
             result_path="$.task",
-            comment="Looks at the live task: events carry no tags, and may be old.",
+            comment=(
+                "Looks at the live task: events carry no tags, and may be old. A service that the "
+                "input names needs no task."
+            ),
         )
         failures.catch(
             check,
             _TASK_IS_WRONG,
             failures.kind(
-                "The task is misconfigured", "The cause says what to change in the task."
+                "The task is misconfigured",
+                "The cause says what to change in the task, or in the input.",
             ),
         )
         failures.catch_all(check)
@@ -95,7 +101,10 @@ class TaskProvisioning(Construct):
             sfn.Choice(
                 self,
                 "Is it a mesh task?",
-                comment="It is, if its tag consul.hashicorp.com/mesh is exactly true.",
+                comment=(
+                    "It is, if its tag consul.hashicorp.com/mesh is exactly true, or if the input "
+                    "names a service instead."
+                ),
             )
             .when(sfn.Condition.boolean_equals("$.task.mesh", value=True), token.store)
             .otherwise(
@@ -119,7 +128,7 @@ class TaskProvisioning(Construct):
         self.state_machine = state_machine(
             self,
             start=check,
-            comment="Makes sure that the service of an ECS task has its Consul ACL token.",
+            comment="Makes sure that a service, the one of an ECS task, has its Consul ACL token.",
             timeout=Duration.hours(4),
             log_group=log_group,
         )

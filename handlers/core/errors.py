@@ -112,11 +112,11 @@ class SecretNameCollision(Permanent):
 
 
 class InvalidEvent(Permanent):
-    """The input is neither an ECS task event nor the short form of one."""
+    """The input is neither an ECS task event, nor the short form of one, nor names a service."""
 
 
 class InvalidServiceName(Permanent):
-    """A task asks for a service name that Consul does not allow."""
+    """A task or a deployment asks for a service name that Consul does not allow."""
 
 
 class UnsupportedTenancy(Permanent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.synthesized import GOVERNMENT, IRELAND, Place
+from tests.synthesized import GOVERNMENT, IRELAND, KEY, Place
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Expected:
     bootstrap_secret: str
     bootstrap_secret_name: str
     ca_secret: str | None
+    key: str | None
     subnets: tuple[str, ...]
     security_groups: tuple[str, ...]
     log_retention: int
@@ -81,6 +82,7 @@ MINIMAL = Expected(
     ),
     bootstrap_secret_name="BootstrapTokenSecret-0123456789ab",
     ca_secret=None,
+    key=None,
     subnets=(),
     security_groups=(),
     log_retention=30,
@@ -95,6 +97,7 @@ EVERYTHING = Expected(
     bootstrap_secret=GOVERNMENT.arn("secretsmanager", "secret:ops/consul-root-AbC123"),
     bootstrap_secret_name="ops/consul-root",
     ca_secret=GOVERNMENT.arn("secretsmanager", "secret:consul-ca-Zz9999"),
+    key=KEY,
     subnets=("subnet-0123456789abcdef0", "subnet-0123456789abcdef1"),
     security_groups=("sg-0123456789abcdef0", "sg-0123456789abcdef1"),
     log_retention=365,

@@ -66,6 +66,8 @@ def environment(name: str, expected: Expected) -> dict[str, str]:
         }
     elif name == "StoreSecret":
         variables = {"SECRET_TAGS": json.dumps(expected.tags)}
+        if expected.key:
+            variables["SECRET_KMS_KEY_ARN"] = expected.key
     elif name == "StartDeploymentRun":
         variables = {
             "DEPLOYMENT_RUN_ARN": expected.machine("DeploymentRun"),
@@ -175,6 +177,16 @@ PUT = "secretsmanager:PutSecretValue"
 PUBLISH = "secretsmanager:UpdateSecretVersionStage"
 CREATE = {"secretsmanager:CreateSecret", "secretsmanager:TagResource"}
 
+DECRYPT = "kms:Decrypt"
+ENCRYPT = "kms:GenerateDataKey"
+# What the secrets made here are used for; in `EVERYTHING` the bootstrap secret is somebody else's.
+KEY_USES = {
+    "StoreSecret": {DECRYPT, ENCRYPT},
+    "CreateToken": {DECRYPT},
+    "CreatePolicy": {DECRYPT},
+    "CreateControllerToken": {DECRYPT},
+}
+
 NETWORK_INTERFACES = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -207,6 +219,9 @@ def allowed(name: str, expected: Expected) -> dict[str, set[str]]:
         "AnswerCloudFormation": {},
     }
     found = own[name]
+    if expected.key and name in KEY_USES:
+        via = f"secretsmanager.{expected.place.region}.amazonaws.com*"
+        found[f"{expected.key} via {via}"] = KEY_USES[name]
     found[expected.log_group(name)] = {"logs:CreateLogStream", "logs:PutLogEvents"}
     if name in TALKS_TO_CONSUL:
         if expected.ca_secret:

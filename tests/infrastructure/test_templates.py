@@ -126,6 +126,7 @@ WILDCARDS = {
     "arn:*:logs:*:log-group:*:*": "the streams of one log group, named by Lambda",
     "arn:*:lambda:*:function:*:*": "the versions of one function; CDK's LambdaInvoke adds them",
     "arn:*:states:*:execution:ClusterBootstrap:*": "the executions of one state machine",
+    "arn:*:states:*:execution:TaskProvisioning:*": "the executions of one state machine",
 }
 ANY_RESOURCE = [
     (LOG_DELIVERY, set(MACHINES), "log delivery has no resource types"),
@@ -149,7 +150,7 @@ def test_no_policy_says_any_but_where_there_is_a_reason(deployed: Deployed) -> N
 
 SECRET_LOOK = re.compile(
     r"""-----BEGIN
-      | (?<![0-9a-z])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-z])
+      | (?<![0-9a-z])(?<!:key/)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-z])
       | ://[^/\s]*@
       | (?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=
     """,

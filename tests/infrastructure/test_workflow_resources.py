@@ -42,11 +42,12 @@ def allowed(machine: str, expected: Expected) -> dict[str, set[str]]:
         found[arn] = {"lambda:InvokeFunction"}
         found[f"{arn}:*"] = {"lambda:InvokeFunction"}  # its versions
     if machine == "DeploymentRun":
-        found[expected.machine("ClusterBootstrap")] = {"states:StartExecution"}
-        found[expected.place.arn("states", "execution:ClusterBootstrap:*")] = {
-            "states:DescribeExecution",
-            "states:StopExecution",
-        }
+        for workflow in ("ClusterBootstrap", "TaskProvisioning"):
+            found[expected.machine(workflow)] = {"states:StartExecution"}
+            found[expected.place.arn("states", f"execution:{workflow}:*")] = {
+                "states:DescribeExecution",
+                "states:StopExecution",
+            }
         rule = "rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
         found[expected.place.arn("events", rule)] = {
             *("events:PutTargets", "events:PutRule", "events:DescribeRule")
@@ -257,6 +258,7 @@ def secret(name: str | None, description: str, policy: str, expected: Expected) 
         "Properties": {
             **({"Name": name} if name else {}),
             "Description": description,
+            **({"KmsKeyId": expected.key} if expected.key else {}),
             "Tags": [{"Key": key, "Value": value} for key, value in sorted(tags.items())],
         },
         "DeletionPolicy": policy,
@@ -348,12 +350,13 @@ def test_a_deployment_runs_the_bootstrap_again_if_what_it_depends_on_has_changed
         "ControllerTokenSecretArn": expected.controller_secret,
         "ClientTokenSecretArn": expected.client_secret,
         "AccessDigest": run["AccessDigest"],
+        "ProvisioningDigest": run["ProvisioningDigest"],
     }
     assert re.fullmatch(r"[0-9a-f]{16}", run["DefinitionDigest"])
     assert re.fullmatch(r"lambda-[0-9a-f]{16}", run["CodeDigest"])
 
 
-@pytest.mark.parametrize("digest", ["DefinitionDigest", "AccessDigest"])
+@pytest.mark.parametrize("digest", ["DefinitionDigest", "AccessDigest", "ProvisioningDigest"])
 def test_another_definition_or_another_way_to_consul_has_another_digest(
     minimal: Deployed, everything: Deployed, vpc_only: Deployed, digest: str
 ) -> None:
@@ -362,7 +365,7 @@ def test_another_definition_or_another_way_to_consul_has_another_digest(
         for stack in (minimal, everything, vpc_only)
     }
 
-    assert len(digests) == (3 if digest == "AccessDigest" else 2)
+    assert len(digests) == (2 if digest == "DefinitionDigest" else 3)
 
 
 def test_the_outputs_say_where_everything_is_and_hold_no_value(case: Case) -> None:

@@ -300,6 +300,79 @@ def test_the_rules_of_another_service_are_not_its_own(ecs: EcsState, steps: Step
     assert result == mesh_result(task_arn, "web")
 
 
+# --- a service by its name -----------------------------------------------------------------------
+
+
+def service_result(service: str) -> JsonObject:
+    result = mesh_result(TASK_ARN, service)
+    del result["task_arn"]
+    return result
+
+
+@pytest.mark.parametrize("name", ["web", "w", "web_2-b", "a" * 256])
+@pytest.mark.usefixtures("_aws")
+def test_a_service_that_is_named_needs_no_task(steps: Steps, name: str) -> None:
+    assert steps.run(check_tags, input_with({"service": name})) == service_result(name)
+    assert steps.remote_calls == {}
+
+
+@pytest.mark.usefixtures("_aws")
+def test_a_service_that_is_named_gets_its_own_rules_too(steps: Steps) -> None:
+    result = steps.run(check_tags, input_with({"service": "web"}, {"web": "x", "api": "y"}))
+    expected = service_result("web")
+    expected["token"]["policies"] = ["acme-web-service"]
+    expected["policy"] = {
+        "name": "acme-web-service",
+        "description": f"Policy for web service\nconsul.hashicorp.com/cluster: {CLUSTER_ARN}",
+        "rules": "x",
+    }
+    assert result == expected
+
+
+@pytest.mark.parametrize("name", ["", "Web", "my.web", "-web", "web-", "web\n", "a" * 257])
+@pytest.mark.usefixtures("_aws")
+def test_a_named_service_needs_a_valid_name(steps: Steps, name: str) -> None:
+    error = steps.fail(check_tags, input_with({"service": name}), InvalidServiceName)
+    assert str(error) == (
+        f"The input asks for the service {name!r}, which is no valid service name. Allowed: {RULE}."
+    )
+
+
+@pytest.mark.parametrize("name", ["consul-client-token", "consul-controller-token"])
+@pytest.mark.usefixtures("_aws")
+def test_a_named_service_cannot_take_a_secret_of_the_controller(steps: Steps, name: str) -> None:
+    error = steps.fail(check_tags, input_with({"service": name}), SecretNameCollision)
+    assert str(error) == (
+        f'The input asks for the service name "{name}", but the secret acme-{name} belongs to the '
+        "controller. Choose another service name."
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        pytest.param({"service": "web", **by_hand(TASK_ARN)},
+                     'The input has both "service" and "detail". Give the service to make sure of '
+                     "its token, or the detail of an event to do that for the service of a task.",
+                     id="both"),
+        pytest.param({"service": "web", "detail": None},
+                     'The input has both "service" and "detail". Give the service to make sure of '
+                     "its token, or the detail of an event to do that for the service of a task.",
+                     id="both, one null"),
+        pytest.param({"service": None},
+                     "service must be the name of a service, a text; it is None.", id="null"),
+        pytest.param({"service": ["web"]},
+                     "service must be the name of a service, a text; it is ['web'].", id="a list"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("_aws")
+def test_a_service_is_named_by_a_text_and_alone(
+    steps: Steps, event: JsonObject, message: str
+) -> None:
+    assert str(steps.fail(check_tags, input_with(event), InvalidEvent)) == message
+    assert steps.remote_calls == {}
+
+
 # --- events --------------------------------------------------------------------------------------
 
 
@@ -414,8 +487,8 @@ def test_nothing_of_an_events_overrides_is_passed_on_or_logged(
 
 
 NO_DETAIL = (
-    'The input has no object "detail". Start the workflow with an ECS task event, or with '
-    '{"detail": {"clusterArn": "…", "taskArn": "…"}}.'
+    'The input has no object "detail" and no "service". Start the workflow with an ECS task event, '
+    'with {"detail": {"clusterArn": "…", "taskArn": "…"}}, or with {"service": "…"}.'
 )
 NO_TASK = "detail.taskArn must be the ARN of an ECS task; it is "
 NO_CLUSTER = "detail.clusterArn must be the ARN of an ECS cluster; it is "
@@ -482,6 +555,17 @@ def test_any_json_is_either_judged_or_an_invalid_event(ecs: EcsState, event: Any
         return
     assert result["mesh"] is False
     assert set(result) == {"mesh", "task_arn", "reason"}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(service=json_values | st.from_regex(r"\A[a-z0-9_-]{1,9}\Z"))
+@pytest.mark.usefixtures("_aws")
+def test_any_named_service_is_either_taken_as_it_is_or_refused(service: Any) -> None:
+    try:
+        result = check_tags.handler(input_with({"service": service}), None)
+    except (InvalidEvent, InvalidServiceName):
+        return
+    assert result == service_result(service)
 
 
 def test_an_input_without_the_services_rules_is_the_workflows_fault(

@@ -131,6 +131,47 @@ def test_a_create_or_update_starts_the_run_and_leaves_the_answer_to_it(
 
 
 @pytest.mark.parametrize(
+    ("usual", "wanted", "waits"),
+    [
+        pytest.param("20", "0", 0, id="what it waits for is known already"),
+        pytest.param("20", "5", 5, id="less than usual"),
+        pytest.param("20", "60", 20, id="never more than usual"),
+        pytest.param("0", "20", 0, id="on a laptop never"),
+    ],
+)
+def test_a_run_may_settle_for_less_time_than_usual(  # noqa: PLR0917 - a table
+    deployment_run: str,
+    s3: LoopbackServer,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    usual: str,
+    wanted: str,
+    waits: int,
+) -> None:
+    monkeypatch.setenv(environment.SETTLE_SECONDS, usual)
+    event = request(s3)
+    event["ResourceProperties"]["SettleSeconds"] = wanted
+    assert steps.run(start_deployment_run, event) == {"started": True}
+    (state,) = inputs_of_executions(deployment_run).values()
+    assert state["settle_seconds"] == waits
+
+
+@pytest.mark.parametrize("wanted", ["", "-1", "1.5", "soon", "99999"])
+def test_a_time_to_settle_that_is_none_fails_the_deployment(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, wanted: str
+) -> None:
+    event = request(s3)
+    event["ResourceProperties"]["SettleSeconds"] = wanted
+    assert steps.run(start_deployment_run, event) == {"started": False}
+    (answer,) = answers(s3)
+    assert answer["Reason"] == (
+        "InvalidStepInput: The property SettleSeconds must be a number of seconds; "
+        f'it is "{wanted}".'
+    )
+    assert inputs_of_executions(deployment_run) == {}
+
+
+@pytest.mark.parametrize(
     "status", ["UPDATE_ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_FAILED", "ROLLBACK_IN_PROGRESS"]
 )
 def test_an_update_that_undoes_a_failed_one_runs_nothing(

@@ -19,6 +19,8 @@ def test_the_readme_names_every_setting() -> None:
     readme = (_ROOT / "README.md").read_text(encoding="utf-8")
     settings = [
         *("ecs.cluster", "secrets.prefix", "consul.http_address", "consul.datacenter"),
+        *("secrets.kms_key_arn", "consul.retry_join", "consul.gossip_key_secret_arn"),
+        *("images.consul", "images.envoy", "images.mesh_init"),
         *("consul.bootstrap_token_secret_arn", "consul.client_token_secret_arn"),
         *("consul.ca_secret_arn", "consul.anonymous_policy", "network"),
         *("services.<name>.rules", "log_retention_days", "tags"),

@@ -21,6 +21,7 @@ from settings import (
     RETENTION_DAYS,
     ConsulSettings,
     EcsSettings,
+    ImageSettings,
     NetworkSettings,
     SecretsSettings,
     ServiceSettings,
@@ -31,6 +32,7 @@ from settings import (
 
 ROOT = Path(__file__).parents[2]
 SECRET_ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:consul/token-AbC123"
+KEY_ARN = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 TOKEN = "6b1ef8a4-1c5f-4a43-b3a5-2f1f8b3a5a11"
 RULES = 'key_prefix "web/" {\n  policy = "write"\n}\n'
 
@@ -88,7 +90,10 @@ def test_the_shipped_file_loads_with_every_default_written_out(write: Write) -> 
 def test_the_shipped_file_names_every_key() -> None:
     text = (ROOT / "mesh.yaml").read_text()
 
-    sections = (Settings, EcsSettings, SecretsSettings, ConsulSettings, NetworkSettings)
+    sections = (
+        *(Settings, EcsSettings, SecretsSettings, ConsulSettings, NetworkSettings),
+        ImageSettings,
+    )
     for key in [key for section in sections for key in section.model_fields]:
         assert re.search(rf"^(# )? *{key}:", text, re.MULTILINE), key
 
@@ -124,11 +129,14 @@ ecs:
   cluster: arn:aws-us-gov:ecs:us-gov-west-1:123456789012:cluster/prod_1
 secrets:
   prefix: prod-consul
+  kms_key_arn: arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab
 consul:
   http_address: https://consul.example.com
   datacenter: eu-1
+  retry_join: [10.0.0.1, "provider=aws tag_key=consul"]
   bootstrap_token_secret_arn: arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:b-AbC123
   ca_secret_arn: arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:ca-Zz9999
+  gossip_key_secret_arn: arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:g-Qq1111
   anonymous_policy: no
 network:
   vpc_id: vpc-0123456789abcdef0
@@ -137,6 +145,8 @@ network:
 services:
   web:
     rules: policies/web.hcl
+images:
+  envoy: envoyproxy/envoy:v1.26.2
 log_retention_days: 365
 tags: {team: platform, Größe: groß}
 """,
@@ -147,16 +157,25 @@ tags: {team: platform, Größe: groß}
 
     assert loaded.model_dump() == {
         "ecs": {"cluster": "arn:aws-us-gov:ecs:us-gov-west-1:123456789012:cluster/prod_1"},
-        "secrets": {"prefix": "prod-consul"},
+        "secrets": {
+            "prefix": "prod-consul",
+            "kms_key_arn": (
+                "arn:aws-cn:kms:cn-north-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+            ),
+        },
         "consul": {
             "http_address": "https://consul.example.com",
             "datacenter": "eu-1",
+            "retry_join": ("10.0.0.1", "provider=aws tag_key=consul"),
             "bootstrap_token_secret_arn": (
                 "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:b-AbC123"
             ),
             "client_token_secret_arn": None,
             "ca_secret_arn": (
                 "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:ca-Zz9999"
+            ),
+            "gossip_key_secret_arn": (
+                "arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:g-Qq1111"
             ),
             "anonymous_policy": False,
         },
@@ -166,6 +185,7 @@ tags: {team: platform, Größe: groß}
             "security_group_ids": ("sg-01234567",),
         },
         "services": {"web": {"rules": RULES, "rules_file": path.parent / "policies/web.hcl"}},
+        "images": {"consul": None, "envoy": "envoyproxy/envoy:v1.26.2", "mesh_init": None},
         "log_retention_days": 365,
         "tags": {"team": "platform", "Größe": "groß"},
     }
@@ -213,6 +233,28 @@ def test_an_address_has_the_port_of_its_scheme_unless_it_names_one(
     consul = ConsulSettings(http_address=address)
 
     assert (consul.uses_tls, consul.host, consul.port) == expected
+
+
+def test_images_whose_keys_are_all_commented_out_are_the_defaults(write: Write) -> None:
+    assert load_settings(write(document(images=None))).images == ImageSettings()
+
+
+@pytest.mark.parametrize("key", [KEY_ARN, KEY_ARN.rpartition("/")[0] + "/mrk-" + "0a" * 16])
+def test_a_key_may_be_one_of_several_regions(key: str) -> None:
+    assert SecretsSettings(prefix="consul", kms_key_arn=key).kms_key_arn == key
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("consul", "hashicorp/consul", "hashicorp/consul:1.15.4", "localhost:5000/mesh__init"),
+        "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/mesh/envoy:V1.26.2",
+        "Registry.example.com/a/b-c.d@sha256:" + "0a" * 32,
+        "envoyproxy/envoy:v1.26.2@sha256:" + "0a" * 32,
+    ],
+)
+def test_an_image_is_whatever_a_registry_has(image: str) -> None:
+    assert ImageSettings(consul=image).consul == image
 
 
 @pytest.mark.parametrize("section", ["services", "tags", "network"])
@@ -299,14 +341,14 @@ def test_what_is_suggested_for_a_missing_file_loads(write: Write) -> None:
             "- ecs\n",
             (
                 "mesh.yaml: the file must be a mapping with the keys ecs, secrets, consul, "
-                "network, services, log_retention_days, tags; found a list of 1."
+                "network, services, images, log_retention_days, tags; found a list of 1."
             ),
         ),
         (
             "just text",
             (
                 "mesh.yaml: the file must be a mapping with the keys ecs, secrets, consul, "
-                "network, services, log_retention_days, tags; found the text 'just text'."
+                "network, services, images, log_retention_days, tags; found the text 'just text'."
             ),
         ),
         (
@@ -391,7 +433,7 @@ tags:
         "\n"
         "  secrets\n"
         "    found:   nothing: the key is missing\n"
-        "    allowed: how secrets are named; a mapping with the keys prefix\n"
+        "    allowed: how secrets are named; a mapping with the keys prefix, kms_key_arn\n"
         "\n"
         "  ecs.cluster (line 2)\n"
         "    found:   the text 'arn:aws:ecs:eu-west-1:1234:cluster/prod'\n"
@@ -405,9 +447,9 @@ tags:
         "\n"
         "  consul.http_adress (line 4)\n"
         "    found:   an unknown key\n"
-        "    allowed: the keys http_address, datacenter, bootstrap_token_secret_arn, "
+        "    allowed: the keys http_address, datacenter, retry_join, bootstrap_token_secret_arn, "
         "client_token_secret_arn, "
-        "ca_secret_arn, anonymous_policy\n"
+        "ca_secret_arn, gossip_key_secret_arn, anonymous_policy\n"
         "    note:    did you mean 'http_address'?\n"
         "\n"
         "  consul.datacenter (line 5)\n"
@@ -459,7 +501,8 @@ tags:
         "\n"
         "  cluster (line 17)\n"
         "    found:   an unknown key\n"
-        "    allowed: the keys ecs, secrets, consul, network, services, log_retention_days, tags\n"
+        "    allowed: the keys ecs, secrets, consul, network, services, images, "
+        "log_retention_days, tags\n"
         "    note:    did you mean ecs.cluster?\n"
         "\n"
         "  tags.'aws:team' (line 19)\n"
@@ -565,6 +608,73 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "consul.ca_secret_arn",
         "a CA is used with https:// only",
     ),
+    (
+        "an address to join that is no list",
+        document(consul__retry_join="consul.internal"),
+        "consul.retry_join",
+        "the text 'consul.internal'",
+    ),
+    (
+        "an address to join with a scheme",
+        document(consul__retry_join=["consul.internal", "http://consul.internal"]),
+        "consul.retry_join[1]",
+        "leave out the scheme",
+    ),
+    (
+        "an empty address to join",
+        document(consul__retry_join=[""]),
+        "consul.retry_join[0]",
+        "the host is neither an IP address nor a DNS name",
+    ),
+    (
+        "an address to join twice",
+        document(consul__retry_join=["consul.internal", "consul.internal"]),
+        "consul.retry_join",
+        "listed more than once: consul.internal",
+    ),
+    (
+        "no list of addresses to join",
+        document(consul__retry_join=None),
+        "consul.retry_join",
+        "leave the key out to get the default, []",
+    ),
+    (
+        "the name of a gossip key's secret",
+        document(consul__gossip_key_secret_arn="gossip"),
+        "consul.gossip_key_secret_arn",
+        "the complete ARN of the secret",
+    ),
+    (
+        "the alias of a KMS key",
+        document(secrets__kms_key_arn="arn:aws:kms:eu-west-1:123456789012:alias/mesh"),
+        "secrets.kms_key_arn",
+        "give the ARN of the key that the alias stands for",
+    ),
+    (
+        "the ID of a KMS key",
+        document(secrets__kms_key_arn="mrk-1234abcd12ab34cd56ef1234567890a"),
+        "secrets.kms_key_arn",
+        "it is not the ARN of a key",
+    ),
+    (
+        "a KMS key's ARN that is cut off, shown for it is no secret",
+        document(secrets__kms_key_arn=f"{KEY_ARN}/"),
+        "secrets.kms_key_arn",
+        f"the text '{KEY_ARN}/'",
+    ),
+    (
+        "an image with a scheme",
+        document(images={"envoy": "https://registry.example.com/envoy"}),
+        "images.envoy",
+        "leave out the scheme",
+    ),
+    (
+        "an image in upper case",
+        document(images={"mesh_init": "Mesh-Init"}),
+        "images.mesh_init",
+        "all but registry and tag in lower case",
+    ),
+    ("an unknown image", document(images={"envoi": "x"}), "images.envoi", "did you mean 'envoy'?"),
     (
         "an ID that is no subnet's",
         document(network={**NETWORK, "subnet_ids": ["subnet-01234567", "subnet-xyz"]}),

@@ -90,6 +90,29 @@ def test_the_settings_tags_are_added_and_cannot_replace_ours(
     assert secrets.description(NAME)["tags"] == TAGS | {"team": "shop"}
 
 
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize("key", [None, "", KEY_ARN])
+def test_a_new_secret_is_encrypted_with_the_settings_key(
+    secrets: SecretsState, steps: Steps, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    if key is not None:
+        monkeypatch.setenv(environment.SECRET_KMS_KEY_ARN, key)
+    steps.run(store_secret, STATE)
+    described = secrets.client.describe_secret(SecretId=NAME)
+    assert described.get("KmsKeyId") == (key or None)
+
+
+def test_a_secret_that_exists_keeps_its_key(
+    secrets: SecretsState, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environment.SECRET_KMS_KEY_ARN, KEY_ARN)
+    secrets.create(NAME)
+    steps.run(store_secret, STATE)
+    assert "KmsKeyId" not in secrets.client.describe_secret(SecretId=NAME)
+
+
 def test_tags_that_are_no_json_are_named(
     secrets: SecretsState, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

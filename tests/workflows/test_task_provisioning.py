@@ -156,6 +156,27 @@ def test_a_person_can_start_it_with_two_arns(engine: Engine) -> None:
     assert engine.payload("CheckTags")["event"] == by_hand
 
 
+def test_a_deployment_starts_it_with_the_name_of_a_service(engine: Engine) -> None:
+    named = {key: value for key, value in IN_THE_MESH.items() if key != "task_arn"}
+    engine.script(CheckTags=named)
+
+    ended = engine.run("TaskProvisioning", {"service": "web"})
+
+    assert (ended.status, ended.states) == ("SUCCEEDED", ALL_BUT_POLICY)
+    assert engine.payload("CheckTags") == {
+        "execution": ended.arn,
+        "event": {"service": "web"},
+        "service_rules": {"web": WEB_RULES, "api": API_RULES},
+    }
+    assert ended.output == {
+        "service": "web",
+        "task": named,
+        "secret": STORED,
+        "token": {"change": "created"},
+        "publication": {"published": True},
+    }
+
+
 @pytest.mark.parametrize(
     "error", ["InvalidEvent", "InvalidServiceName", "SecretNameCollision", "UnsupportedTenancy"]
 )

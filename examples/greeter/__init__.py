@@ -1,0 +1,1 @@
+"""Two services in the mesh: `greeter` asks `greeting` for its words, through their proxies."""

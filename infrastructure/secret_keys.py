@@ -1,0 +1,44 @@
+"""The permission to use keys in KMS for what is in Secrets Manager, and for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+DECRYPT = ("kms:Decrypt",)
+ENCRYPT = ("kms:Decrypt", "kms:GenerateDataKey")
+
+
+def key_statements(
+    scope: Construct, actions: Sequence[str], keys: Iterable[kms.IKey | None]
+) -> list[iam.PolicyStatement]:
+    """Return what allows a role to use keys, if there are any.
+
+    CDK's own `secret.grant_read` says this in the policy of a key that it makes, and nowhere for
+    one that is imported.
+
+    Args:
+        scope: any construct of the stack where the keys are used.
+        actions: `DECRYPT`, or `ENCRYPT` for who writes secrets.
+        keys: those of the secrets; None for the account's own key, which needs no permission.
+
+    """
+    arns = list(dict.fromkeys(key.key_arn for key in keys if key is not None))
+    if not arns:
+        return []
+    return [
+        iam.PolicyStatement(
+            actions=list(actions),
+            resources=arns,
+            conditions={
+                "StringLike": {
+                    # Whether its name ends like the partition's addresses, AWS does not say.
+                    "kms:ViaService": f"secretsmanager.{Stack.of(scope).region}.amazonaws.com*"
+                }
+            },
+        )
+    ]
