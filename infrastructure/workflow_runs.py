@@ -138,8 +138,8 @@ class WorkflowRuns(Construct):
             theirs, ours = getattr(stack, what), getattr(own, what)
             if theirs != ours and not Token.is_unresolved(theirs) and not Token.is_unresolved(ours):
                 raise ValueError(
-                    f"{stack.node.path}: its {what} is {theirs}, but that of {own.node.path}, which "
-                    f"runs the workflows, is {ours}. Give both stacks the same."
+                    f"{stack.node.path}: its {what} is {theirs}, but that of {own.node.path}, "
+                    f"which runs the workflows, is {ours}. Give both stacks the same."
                 )
         self._stacks.add(stack.node.addr)
         # By its name, not by its ID: that would be a reference to a stack which refers to this one.

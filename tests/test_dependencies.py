@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-PROJECT = {"app", "settings", "workflows", "handlers", "infrastructure", "local", "tests"}
+PROJECT = {"app", "settings", "workflows", "handlers", "infrastructure", "containers", "examples"}
+PROJECT |= {"local", "tests"}
 CDK = {"aws_cdk", "constructs", "jsii"}
 
 # What a part may import besides itself and the standard library.
@@ -20,9 +21,14 @@ MAY_IMPORT = {
     "handlers": {"requests", "urllib3", "boto3", "botocore"},
     # Names and errors of the handlers, never what needs a network.
     "workflows": CDK | {"handlers.core"},
-    "infrastructure": CDK | {"handlers.core", "workflows", "settings"},
+    # What a task and its definition have to agree on.
+    "infrastructure": CDK
+    | {"handlers.core", "workflows", "settings", "containers.layout", "containers.task_config"},
+    # An image has no more than Python.
+    "containers": set(),
+    "examples": CDK | {"infrastructure"},
     "settings.py": {"handlers.core", "hcl2", "lark", "pydantic", "pydantic_core", "yaml"},
-    "app.py": CDK | {"infrastructure", "settings"},
+    "app.py": CDK | {"infrastructure", "settings", "examples"},
 }
 
 

@@ -194,6 +194,7 @@ class CloudFormation:
             patches.enter_context(_json_before_yaml())
             patches.enter_context(_known_types(self))
             patches.enter_context(_honest_summaries())
+            patches.enter_context(_stack_outputs())
             patches.callback(self._join)
             patches.callback(self._responses.stop)
             yield
@@ -741,6 +742,33 @@ def _known_types(engine: CloudFormation) -> Iterator[None]:
 
     with replaced(parsing, "resource_class_from_type", resource_class):
         yield
+
+
+@contextmanager
+def _stack_outputs() -> Iterator[None]:
+    """Resolve `Fn::GetStackOutput`, CDK's reference to another stack, which moto does not know."""
+    original: Callable[[Any, ResourceMap], Any] = parsing.clean_json
+
+    def clean_json(value: Any, resources: ResourceMap) -> Any:
+        if isinstance(value, dict) and len(value) == 1 and "Fn::GetStackOutput" in value:
+            wanted = original(value["Fn::GetStackOutput"], resources)
+            region = wanted.get("Region", resources._region_name)
+            return _stack_output(resources._account_id, region, wanted)
+        return original(value, resources)
+
+    with replaced(parsing, "clean_json", clean_json):
+        yield
+
+
+def _stack_output(account: str, region: str, wanted: dict[str, str]) -> str:
+    name, key = wanted["StackName"], wanted["OutputName"]
+    for stack in list(models.cloudformation_backends[account][region].stacks.values()):
+        if name in {stack.name, stack.stack_id}:
+            for output in stack.stack_outputs:
+                if output.key == key:
+                    return output.value
+            raise DeploymentError(f"Output {key} of stack {name} does not exist")
+    raise DeploymentError(f"Stack {name} does not exist")
 
 
 class _AnyAttribute:

