@@ -17,7 +17,7 @@ from local.cdk_cli import CdkError
 from local.cloud import PortInUseError
 from local.consul.binary import ConsulBinaryError
 from local.consul.remote import RemoteConsulError
-from local.demo import run_demo
+from local.demo import DEMO_SYNTH_OPTIONS, run_demo
 from local.deployment import deployed_app
 from local.instructions import EXAMPLE_FAMILY, examples, exports
 from local.progress import Progress
@@ -45,7 +45,7 @@ def demo(
 ) -> None:
     """Deploy the app, start tasks as ECS would, and prove the tokens that they get."""
     progress = Progress(_console)
-    with deployed_app(progress) as deployment:
+    with deployed_app(progress, synth_options=DEMO_SYNTH_OPTIONS) as deployment:
         result = run_demo(deployment, progress)
         print_report(_console, deployment.consul, result)
         if json_file is not None:
@@ -63,7 +63,8 @@ def up(
     ] = 4566,
 ) -> None:
     """Deploy the app and keep it running, for any AWS client, until Ctrl-C."""
-    with deployed_app(Progress(_console), port=port) as deployment:
+    options = ("-c", "example=greeter")
+    with deployed_app(Progress(_console), port=port, synth_options=options) as deployment:
         LocalTasks(deployment).register(EXAMPLE_FAMILY)
         # Plain text: it is there to be copied.
         typer.echo(f"\n{exports(deployment)}\n\n{examples(deployment)}\n")

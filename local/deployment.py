@@ -6,11 +6,12 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -37,6 +38,8 @@ class PreparedApp:
         cluster_arn: its ARN.
         secret_prefix: the prefix of the secrets' names.
         settings_file: the settings that a deployment reads.
+        synth_options: what else `cdk synth` is told: which stacks there are besides the
+            controller's.
 
     """
 
@@ -46,6 +49,7 @@ class PreparedApp:
     cluster_arn: str
     secret_prefix: str
     settings_file: Path
+    synth_options: Sequence[str]
 
     def deploy(self, progress: Progress) -> Deployment:
         """Deploy with the real CDK command line what is in the settings file by now.
@@ -63,7 +67,8 @@ class PreparedApp:
             cluster_arn=self.cluster_arn,
             secret_prefix=self.secret_prefix,
             settings_file=self.settings_file,
-            outputs=_deploy(progress, self.cloud, self.settings_file),
+            synth_options=self.synth_options,
+            outputs=_deploy(progress, self.cloud, self.settings_file, self.synth_options),
         )
 
 
@@ -72,7 +77,7 @@ class Deployment(PreparedApp):
     """What runs on this machine, with the deployed app.
 
     Attributes:
-        outputs: the stack's outputs, by name.
+        outputs: the outputs of the controller's stack, by name.
 
     """
 
@@ -86,6 +91,7 @@ def prepared_app(
     consul: ConsulServer | None = None,
     port: int = 0,
     task_stage_seconds: float = 1.0,
+    synth_options: Sequence[str] = (),
 ) -> Iterator[PreparedApp]:
     """Bring up all that the app needs, ready to be deployed, and leave nothing behind.
 
@@ -98,6 +104,7 @@ def prepared_app(
         port: where the cloud listens; 0 for any free port.
         task_stage_seconds: how long a task stays PROVISIONING, and in each later stage. On AWS it
             is seconds, too, while the network interface is attached.
+        synth_options: what else `cdk synth` is told.
 
     """
     with ExitStack() as stack:
@@ -125,7 +132,9 @@ def prepared_app(
             stack.enter_context(objects_removed(consul, cluster_arn))
         settings = workdir / "settings.yaml"
         settings.write_text(yaml.safe_dump(_settings(cloud, consul, cluster, prefix)))
-        yield PreparedApp(cloud, consul, cluster, cluster_arn, prefix, settings)
+        yield PreparedApp(
+            cloud, consul, cluster, cluster_arn, prefix, settings, tuple(synth_options)
+        )
 
 
 @contextmanager
@@ -135,13 +144,18 @@ def deployed_app(
     consul: ConsulServer | None = None,
     port: int = 0,
     task_stage_seconds: float = 1.0,
+    synth_options: Sequence[str] = (),
 ) -> Iterator[Deployment]:
     """Bring everything up, deploy the app, and leave nothing behind.
 
     The arguments are those of `prepared_app`.
     """
     with prepared_app(
-        progress, consul=consul, port=port, task_stage_seconds=task_stage_seconds
+        progress,
+        consul=consul,
+        port=port,
+        task_stage_seconds=task_stage_seconds,
+        synth_options=synth_options,
     ) as app:
         yield app.deploy(progress)
 
@@ -154,7 +168,11 @@ def _settings(cloud: LocalCloud, consul: ConsulServer, cluster: str, prefix: str
             "http_address": consul.address,
             # The anonymous token is everybody's, so a Consul that is not ours keeps its own.
             "anonymous_policy": consul.kind != "remote",
+            "retry_join": [urlsplit(consul.address).hostname],
         },
+        "network": default_network(cloud),
+        # Nothing is built: that would need Docker, and nothing is pulled here.
+        "images": {"mesh_init": "consul-ecs-mesh-init:local"},
     }
     if consul.management_token is not None:
         settings["consul"]["bootstrap_token_secret_arn"] = _secret(
@@ -167,18 +185,29 @@ def _settings(cloud: LocalCloud, consul: ConsulServer, cluster: str, prefix: str
     return settings
 
 
+def default_network(cloud: LocalCloud) -> dict[str, Any]:
+    """Return the default VPC and two of its subnets, as the settings have them."""
+    ec2 = cloud.client("ec2")
+    (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])
+    subnet_ids = sorted(subnet["SubnetId"] for subnet in subnets["Subnets"])
+    return {"vpc_id": vpc["VpcId"], "subnet_ids": subnet_ids[:2]}
+
+
 def _secret(cloud: LocalCloud, name: str, value: str) -> str:
     answer = cloud.client("secretsmanager").create_secret(Name=name, SecretString=value)
     arn: str = answer["ARN"]
     return arn
 
 
-def _deploy(progress: Progress, cloud: LocalCloud, settings: Path) -> dict[str, str]:
+def _deploy(
+    progress: Progress, cloud: LocalCloud, settings: Path, options: Sequence[str]
+) -> dict[str, str]:
     """Deploy with the CDK command line, which works next to the settings file."""
     workdir = settings.parent
     cdk = CdkCli(cloud.environment, home=workdir)
-    assembly, outputs = str(workdir / "cdk.out"), workdir / "outputs.json"
-    synth = ("synth", "--quiet", "--output", assembly, "-c", f"settings={settings}")
+    assembly, outputs_file = str(workdir / "cdk.out"), workdir / "outputs.json"
+    synth = ("synth", "--quiet", "--output", assembly, "-c", f"settings={settings}", *options)
     commands: list[tuple[str, ...]] = [synth]
     stage = "Synthesize the app"
     if not _is_bootstrapped(cloud):
@@ -187,13 +216,13 @@ def _deploy(progress: Progress, cloud: LocalCloud, settings: Path) -> dict[str, 
     with progress.stage(stage):
         # They need nothing of each other, and there is more than one core.
         cdk.run_at_the_same_time(commands)
-    with progress.stage("Deploy the stack, which runs ClusterBootstrap"):
+    with progress.stage("Deploy it, which runs ClusterBootstrap"):
         cdk.run(
-            *("deploy", "--all", "--app", assembly, "--outputs-file", str(outputs)),
+            *("deploy", "--all", "--app", assembly, "--outputs-file", str(outputs_file)),
             *("--require-approval", "never", "--method", "direct"),
         )
-    by_stack: dict[str, dict[str, str]] = json.loads(outputs.read_text())
-    return next(iter(by_stack.values()))
+    by_stack: dict[str, dict[str, str]] = json.loads(outputs_file.read_text())
+    return next(outputs for outputs in by_stack.values() if "TaskProvisioningArn" in outputs)
 
 
 def _is_bootstrapped(cloud: LocalCloud) -> bool:

@@ -12,6 +12,7 @@ from infrastructure.mesh import CONSUL_IMAGE, ENVOY_IMAGE, MESH_PORTS, Mesh
 from infrastructure.mesh_task import MeshTask, Upstream
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "mesh-task.md").read_text(encoding="utf-8")
+NOT_ARGUMENTS = {"self", "scope", "construct_id"}
 
 
 def section(title: str) -> str:
@@ -25,7 +26,7 @@ def test_every_argument_is_in_the_reference(kind: type) -> None:
     rows = [line for line in section(kind.__name__).splitlines() if line.startswith("| `")]
     documented = {name.strip(" `") for row in rows for name in row.split("|")[1].split(",")}
 
-    arguments = set(inspect.signature(kind).parameters) - {"scope", "construct_id"}
+    arguments = set(inspect.signature(vars(kind)["__init__"]).parameters) - NOT_ARGUMENTS
 
     assert documented == arguments
 
@@ -34,5 +35,5 @@ def test_the_reference_names_the_images_and_the_ports() -> None:
     assert CONSUL_IMAGE in REFERENCE
     assert ENVOY_IMAGE in REFERENCE
     named = {*range(8300, 8303), *range(8500, 8504), 8600, 19000}
-    assert "8300–8302, 8500–8503, 8600, 19000" in REFERENCE
+    assert "8300 to 8302, 8500 to 8503, 8600, 19000" in REFERENCE
     assert named == MESH_PORTS
