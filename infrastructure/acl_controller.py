@@ -21,6 +21,7 @@ from constructs import Construct
 from handlers.core import environment, names
 from infrastructure.handler_function import HandlerFunction, Network
 from infrastructure.lambda_asset import lambda_asset
+from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
 from infrastructure.token_secret import token_secret
 from infrastructure.workflow_runs import WorkflowRuns, definition, digest
 from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
@@ -33,8 +34,6 @@ _PUBLISH = ["secretsmanager:DescribeSecret", "secretsmanager:UpdateSecretVersion
 _CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
 # Secrets Manager user guide, "Secret encryption and decryption": a value is read with the first,
 # and written with both. Moving stages and describing a secret need neither.
-_DECRYPT = ["kms:Decrypt"]
-_ENCRYPT = ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
 class AclController(Construct):
@@ -338,7 +337,7 @@ class AclController(Construct):
             ),
             statements=[
                 _allow([*_READ, *_WRITE_AHEAD, *_CREATE], *self._token_secrets),
-                *self._with_keys(_ENCRYPT, *self._token_keys),
+                *key_statements(self, ENCRYPT, self._token_keys),
             ],
         )
         publish = self._handler(
@@ -352,7 +351,7 @@ class AclController(Construct):
             token_secret=self.controller_token_secret,
             statements=[
                 _allow(_READ, *self._token_secrets),
-                *self._with_keys(_DECRYPT, *self._token_keys),
+                *key_statements(self, DECRYPT, self._token_keys),
             ],
         )
         return TokenHandlers(store_secret=store, create_token=create, publish_secret=publish)
@@ -372,7 +371,7 @@ class AclController(Construct):
                         sorted({*_WRITE_AHEAD, *_PUBLISH}),
                         self.bootstrap_token_secret.secret_arn,
                     ),
-                    *self._with_keys(_ENCRYPT, self.bootstrap_token_secret.encryption_key),
+                    *key_statements(self, ENCRYPT, [self.bootstrap_token_secret.encryption_key]),
                 ],
                 # Longer than the step waits for Consul to finish a bootstrap.
                 timeout=Duration.seconds(120),
@@ -388,7 +387,7 @@ class AclController(Construct):
                     token_secret=self.bootstrap_token_secret,
                     statements=[
                         _allow(_READ, self.controller_token_secret.secret_arn),
-                        *self._with_keys(_DECRYPT, self.encryption_key),
+                        *key_statements(self, DECRYPT, [self.encryption_key]),
                     ],
                 ),
                 publish_secret=tokens.publish_secret,
@@ -450,7 +449,7 @@ class AclController(Construct):
             variables=variables,
             statements=[
                 *([_allow(_READ, *(secret.secret_arn for secret in readable))] if readable else []),
-                *self._with_keys(_DECRYPT, *(secret.encryption_key for secret in readable)),
+                *key_statements(self, DECRYPT, (secret.encryption_key for secret in readable)),
                 *statements,
             ],
             network=self._network,
@@ -495,26 +494,6 @@ class AclController(Construct):
             removal_policy=removal_policy,
             encryption_key=self.encryption_key,
         )
-
-    def _with_keys(
-        self, actions: Sequence[str], *keys: kms.IKey | None
-    ) -> Sequence[iam.PolicyStatement]:
-        """Return the permission to use keys in KMS, if there are any, for secrets and no more."""
-        arns = list(dict.fromkeys(key.key_arn for key in keys if key is not None))
-        if not arns:
-            return []
-        return [
-            iam.PolicyStatement(
-                actions=list(actions),
-                resources=arns,
-                conditions={
-                    "StringLike": {
-                        # Whether its name ends like the partition's addresses, AWS does not say.
-                        "kms:ViaService": f"secretsmanager.{Stack.of(self).region}.amazonaws.com*"
-                    }
-                },
-            )
-        ]
 
     def _log_group(self, construct_id: str) -> logs.LogGroup:
         return logs.LogGroup(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +19,19 @@ from local.tasks import Execution, LocalTasks
 
 _MESH = {names.MESH_TAG: "true"}
 _OTHER_SERVICE = "somebody-elses-service"
+# Makes the stack with the tasks that are deployed, too.
+DEMO_SYNTH_OPTIONS = ("--app", f"{shlex.quote(sys.executable)} -m local.demo_app")
+
+
+class TokenFrom(enum.Enum):
+    """What made the token that a task has found."""
+
+    DEPLOYMENT = "deployment"
+    """The deployment, before there was an ECS service."""
+    EVENT = "event"
+    """The workflow that the task's own event has started."""
+    EARLIER = "earlier task"
+    """An earlier task of the service."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +44,23 @@ class DemoTask:
     """The service whose token it should find; None if it should get none."""
     error: str | None = None
     """The error that its workflow should end with."""
+    token_from: TokenFrom | None = None
+    """What should have made its token. Tasks with one are made with MeshTask, and deployed."""
 
 
 STOREFRONT = DemoTask(
-    "storefront-v2", {**_MESH, names.SERVICE_NAME_TAG: "storefront"}, service="storefront"
+    "storefront-v2",
+    {**_MESH, names.SERVICE_NAME_TAG: "storefront"},
+    service="storefront",
+    token_from=TokenFrom.EVENT,
 )
-PAYMENTS = DemoTask("payments", _MESH, service="payments")
+STOREFRONT_AGAIN = replace(STOREFRONT, token_from=TokenFrom.EARLIER)
+PAYMENTS = DemoTask(
+    "payments",
+    {**_MESH, names.SERVICE_NAME_TAG: "payments"},
+    service="payments",
+    token_from=TokenFrom.DEPLOYMENT,
+)
 REPORT = DemoTask("nightly-report", {}, service=None)
 LEGACY = DemoTask("Legacy_API", _MESH, service=None, error="InvalidServiceName")
 
@@ -59,6 +86,14 @@ class TaskResult:
     expected_secret: str | None
     """The secret that its task definition would refer to; None if it should get none."""
     proof: Proof | None
+    last_status: str
+    """Of the task, or of the one that its ECS service has started in its place."""
+    attempts: int = 1
+    """How many tasks the ECS service has started until one was RUNNING."""
+    token_from: TokenFrom | None = None
+    """What has made the token that it found."""
+    token_before_service: bool = False
+    """Whether the deployment had made sure of the token when the ECS service was created."""
 
     @property
     def task_id(self) -> str:
@@ -90,8 +125,13 @@ class TaskResult:
 
     @property
     def seconds(self) -> float | None:
-        """From RunTask until the workflow had made sure that the token is usable."""
-        return (self.execution.stopped - self.started).total_seconds() if self.proof else None
+        """From the task's start until its workflow had made sure that the token is usable.
+
+        None if there is no token, or if it has been there before the task.
+        """
+        if self.proof is None or self.token_from is TokenFrom.DEPLOYMENT:
+            return None
+        return (self.execution.stopped - self.started).total_seconds()
 
     def problems(self) -> list[str]:
         """Return what is not as the task's tags demand, for a person to read."""
@@ -113,7 +153,24 @@ class TaskResult:
                     found.append("its token may not register its service")
                 if not self.proof.other_service_refused:
                     found.append("its token may register another service")
+            found += self._start_problems()
         return [f"{self.task.family}: {problem}." for problem in found]
+
+    def _start_problems(self) -> list[str]:
+        """Return what was not as it should be when the task looked for its token."""
+        found = []
+        if self.last_status != "RUNNING":
+            found.append(f"it is {self.last_status}, not RUNNING")
+        if self.token_from is not self.task.token_from:
+            found.append(
+                f"its token is from {_named(self.token_from)}, not {_named(self.task.token_from)}"
+            )
+        if self.task.token_from is TokenFrom.DEPLOYMENT:
+            if not self.token_before_service:
+                found.append("its token was not there before its ECS service was created")
+            if self.attempts != 1:
+                found.append(f"it was RUNNING at attempt {self.attempts}, not at the first")
+        return found
 
 
 @dataclass(frozen=True)
@@ -152,65 +209,118 @@ class DemoResult:
 def run_demo(deployment: Deployment, progress: Progress) -> DemoResult:
     """Start the tasks, wait for their workflows, prove their tokens.
 
-    The first three start one after another, so that the calls of each situation can be counted.
+    The first two start one after another, so that the calls of each situation can be counted.
     """
     tasks = LocalTasks(deployment)
-    results: list[TaskResult] = []
-    for task in (STOREFRONT, PAYMENTS, REPORT, LEGACY):
+    for task in (REPORT, LEGACY):
         tasks.register(task.family)
-    for text, batch in (
-        ("Start the first task of a service", [STOREFRONT]),
-        ("Start a second one", [STOREFRONT]),
-        ("Start a task that is not in the mesh", [REPORT]),
-        ("Start a service without a name tag, and one with an invalid name", [PAYMENTS, LEGACY]),
-    ):
-        with progress.stage(text):
-            results += _run(deployment, tasks, batch)
-    new, known, not_mesh = (_remote_calls(deployment, result.execution) for result in results[:3])
+    with progress.stage("Start the first task of a service"):
+        first = _scale(deployment, tasks, STOREFRONT, 1)
+    with progress.stage("Start a second one"):
+        second = _scale(deployment, tasks, STOREFRONT_AGAIN, 2)
+    with progress.stage("Start a task that is not in the mesh, and one with an invalid name"):
+        report, legacy = _run(tasks, [REPORT, LEGACY])
+    with progress.stage("Look at the service whose token came with the deployment"):
+        payments = _deployed(deployment, tasks, PAYMENTS)
+    situations = {"new_service": first, "known_service": second, "not_mesh": report}
     return DemoResult(
-        tasks=results,
-        remote_calls={"new_service": new, "known_service": known, "not_mesh": not_mesh},
+        tasks=[first, second, payments, report, legacy],
+        remote_calls={
+            situation: _remote_calls(deployment, result.execution)
+            for situation, result in situations.items()
+        },
     )
 
 
-def _run(deployment: Deployment, tasks: LocalTasks, batch: list[DemoTask]) -> list[TaskResult]:
+def _run(tasks: LocalTasks, batch: list[DemoTask]) -> list[TaskResult]:
+    """Run tasks that have no token to find."""
     started = {}
     for task in batch:
         moment = datetime.now(UTC)
         started[tasks.run(task.family, task.tags)] = (task, moment)
     executions = tasks.wait_for_workflows(list(started))
     return [
-        _result(deployment, task, arn, moment, executions[arn])
+        TaskResult(
+            task=task,
+            task_arn=arn,
+            started=moment,
+            executions=executions[arn],
+            expected_secret=None,
+            proof=None,
+            last_status=tasks.last_status(arn),
+        )
         for arn, (task, moment) in started.items()
     ]
 
 
+def _scale(deployment: Deployment, tasks: LocalTasks, task: DemoTask, count: int) -> TaskResult:
+    """Let the ECS service of a task start one more."""
+    service = str(task.service)
+    known = {each["taskArn"] for each in tasks.of_service(service)}
+    started = datetime.now(UTC)
+    tasks.scale(service, count)
+    tasks.wait_until_running(service)
+    new = [each for each in tasks.of_service(service) if each["taskArn"] not in known]
+    return _result(deployment, tasks, task, new, started)
+
+
+def _deployed(deployment: Deployment, tasks: LocalTasks, task: DemoTask) -> TaskResult:
+    """Look at the task that the deployment itself has started."""
+    service = str(task.service)
+    tasks.wait_until_running(service)
+    found = tasks.of_service(service)
+    return _result(deployment, tasks, task, found, found[0]["createdAt"])
+
+
 def _result(
     deployment: Deployment,
+    tasks: LocalTasks,
     task: DemoTask,
-    task_arn: str,
+    attempts: list[dict[str, Any]],
     started: datetime,
-    executions: list[Execution],
 ) -> TaskResult:
+    """Return what came of a task with a token; `attempts` are the tasks until one was RUNNING."""
+    service = str(task.service)
+    arn = attempts[0]["taskArn"]
+    executions = tasks.wait_for_workflows([arn])[arn]
+    runs = tasks.deployment_runs(service)
+    created = tasks.service(service)["createdAt"]
     result = TaskResult(
         task=task,
-        task_arn=task_arn,
+        task_arn=arn,
         started=started,
         executions=executions,
-        expected_secret=task.service
-        and names.service_secret_name(deployment.secret_prefix, task.service),
+        expected_secret=names.service_secret_name(deployment.secret_prefix, service),
         proof=None,
+        last_status=attempts[-1]["lastStatus"],
+        attempts=len(attempts),
+        token_from=_token_from(executions, runs),
+        token_before_service=any(
+            run.status == "SUCCEEDED" and run.stopped <= created for run in runs
+        ),
     )
-    if task.service is None or result.secret_name is None:
+    if result.secret_name is None:
         return result
     proof = prove_token(
         deployment,
         secret_name=result.secret_name,
-        service=task.service,
+        service=service,
         other_service=_OTHER_SERVICE,
         task_id=result.task_id,
     )
     return replace(result, proof=proof)
+
+
+def _token_from(own: Sequence[Execution], runs: Sequence[Execution]) -> TokenFrom:
+    if any(execution.made_token for execution in own):
+        return TokenFrom.EVENT
+    if any(run.made_token for run in runs):
+        return TokenFrom.DEPLOYMENT
+    return TokenFrom.EARLIER
+
+
+def _named(token_from: TokenFrom | None) -> str:
+    return "nothing" if token_from is None else f"the {token_from.value}"
 
 
 def _provisioned(execution: Execution) -> Mapping[str, Any]:

@@ -9,12 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from local.consul import ConsulServer
-from local.demo import BUDGETS, DemoResult, TaskResult
+from local.demo import BUDGETS, DemoResult, TaskResult, TokenFrom
 
 _CONSUL = {
     "embedded": "the embedded stand-in, held to recorded answers of Consul {version}",
     "binary": "a real Consul {version}, started from the binary on PATH",
     "remote": "a real Consul {version} at {address}",
+}
+
+_TOKEN_FROM = {
+    TokenFrom.DEPLOYMENT: "its deployment",
+    TokenFrom.EVENT: "its own event",
+    TokenFrom.EARLIER: "an earlier task",
 }
 
 # From this many columns on, whole accessor IDs fit into the table.
@@ -25,7 +31,10 @@ _NONE = "-"
 def print_report(console: Console, consul: ConsulServer, result: DemoResult) -> None:
     """Print what came of each task, and what it cost."""
     table = Table(title="Tasks", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("Task", "Service", "Workflow", "Secret", "Accessor ID", "Proof"):
+    for heading in (
+        *("Task", "Service", "Workflow", "Token from", "Status"),
+        *("Secret", "Accessor ID", "Proof"),
+    ):
         table.add_column(heading, overflow="fold")
     table.add_column("Seconds", justify="right")
     for task in result.tasks:
@@ -40,8 +49,10 @@ def print_report(console: Console, consul: ConsulServer, result: DemoResult) -> 
     console.print()
     console.print(table)
     console.print(
-        "Proof: with the stored token Consul lets the task register its own service and sidecar "
-        "proxy, and no other service.\nSeconds: from RunTask until the token is usable."
+        "Token from: what made it. ECS pulls the secret before it starts the containers, so a task "
+        "without a token is never RUNNING.\nProof: with the stored token Consul lets the task "
+        "register its own service and sidecar proxy, and no other service.\nSeconds: from the "
+        "task's start until its event has made sure that the token is usable."
     )
     console.print()
     console.print(calls)
@@ -67,6 +78,9 @@ def as_data(consul: ConsulServer, result: DemoResult) -> dict[str, Any]:
                 "execution_status": task.execution.status,
                 "error": task.execution.error,
                 "secret_name": task.secret_name,
+                "token_from": task.token_from.value if task.token_from else None,
+                "last_status": task.last_status,
+                "attempts": task.attempts,
                 "accessor_id": task.proof.accessor_id if task.proof else None,
                 "own_service_allowed": task.proof.own_service_allowed if task.proof else None,
                 "other_service_refused": task.proof.other_service_refused if task.proof else None,
@@ -87,13 +101,18 @@ def _row(task: TaskResult, *, whole_ids: bool) -> tuple[str, ...]:
         workflow = "not in the mesh"
     proof = ""
     if task.proof is not None:
-        own = "own allowed" if task.proof.own_service_allowed else "[red]own refused[/red]"
-        other = "other refused" if task.proof.other_service_refused else "[red]other allowed[/red]"
+        own = "own yes" if task.proof.own_service_allowed else "[red]own no[/red]"
+        other = "other no" if task.proof.other_service_refused else "[red]other yes[/red]"
         proof = f"{own}, {other}"
+    status = task.last_status
+    if task.attempts > 1:
+        status += f", attempt {task.attempts}"
     return (
         f"{task.task.family} {task.task_id[:8]}",
         task.service_name or _NONE,
         workflow,
+        _TOKEN_FROM[task.token_from] if task.token_from else _NONE,
+        status,
         task.secret_name or _NONE,
         task.proof.accessor_id[: None if whole_ids else 8] if task.proof else _NONE,
         proof or _NONE,

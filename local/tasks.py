@@ -1,4 +1,4 @@
-"""Tasks of the local ECS cluster, and the executions that they start."""
+"""Tasks and services of the local ECS cluster, and the executions that they start."""
 
 from __future__ import annotations
 
@@ -18,15 +18,24 @@ _DEADLINE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Execution:
-    """One ended execution of TaskProvisioning."""
+    """One ended execution of TaskProvisioning.
+
+    A task's event has started it, or a deployment, for a service: one of the two is None.
+    """
 
     arn: str
-    task_arn: str
+    task_arn: str | None
+    service: str | None
     status: str
     error: str | None
     started: datetime
     stopped: datetime
     output: Mapping[str, Any]
+
+    @property
+    def made_token(self) -> bool:
+        """Whether it has made or changed the token, and not only found it in order."""
+        return bool(self.output.get("token", {}).get("change", "none") != "none")
 
 
 class LocalTasks:
@@ -89,7 +98,10 @@ class LocalTasks:
         """
 
         def ended() -> dict[str, list[Execution]] | None:
-            found = self._ended_executions()
+            found: dict[str, list[Execution]] = {}
+            for execution in self._ended_executions():
+                if execution.task_arn is not None:
+                    found.setdefault(execution.task_arn, []).append(execution)
             if any(len(found.get(arn, [])) < at_least for arn in task_arns):
                 return None
             return {arn: found[arn] for arn in task_arns}
@@ -100,6 +112,56 @@ class LocalTasks:
             what=f"the workflows of the tasks {', '.join(task_arns)} to end",
         )
 
+    def deployment_runs(self, service: str) -> list[Execution]:
+        """Return the ended workflows that deployments have started for a service."""
+        return [each for each in self._ended_executions() if each.service == service]
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return an ECS service, as DescribeServices has it."""
+        answer = self._ecs.describe_services(cluster=self._deployment.cluster, services=[name])
+        service: dict[str, Any] = answer["services"][0]
+        return service
+
+    def of_service(self, name: str) -> list[dict[str, Any]]:
+        """Return the tasks of an ECS service, those that have stopped included, oldest first."""
+        cluster = self._deployment.cluster
+        arns = [
+            arn
+            for status in ("RUNNING", "STOPPED")
+            for arn in self._ecs.list_tasks(
+                cluster=cluster, serviceName=name, desiredStatus=status
+            )["taskArns"]
+        ]
+        if not arns:
+            return []
+        tasks: list[dict[str, Any]] = self._ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"]
+        return sorted(tasks, key=lambda task: task["createdAt"])
+
+    def scale(self, service: str, count: int) -> None:
+        """Give an ECS service so many tasks."""
+        self._ecs.update_service(
+            cluster=self._deployment.cluster, service=service, desiredCount=count
+        )
+
+    def wait_until_running(self, service: str) -> None:
+        """Wait until all tasks that an ECS service should have are RUNNING.
+
+        Raises:
+            TimeoutError: if they are not after a minute.
+
+        """
+
+        def running() -> bool:
+            found = self.service(service)
+            return bool(found["runningCount"] == found["desiredCount"])
+
+        until(running, within=_DEADLINE_SECONDS, what=f"the tasks of {service} to be RUNNING")
+
+    def last_status(self, task_arn: str) -> str:
+        """Return the status of a task."""
+        described = self._ecs.describe_tasks(cluster=self._deployment.cluster, tasks=[task_arn])
+        return str(described["tasks"][0]["lastStatus"])
+
     def wait_until_stopped(self, task_arn: str) -> None:
         """Wait until ECS says that a task is STOPPED.
 
@@ -108,11 +170,11 @@ class LocalTasks:
 
         """
 
-        def stopped() -> bool:
-            described = self._ecs.describe_tasks(cluster=self._deployment.cluster, tasks=[task_arn])
-            return bool(described["tasks"][0]["lastStatus"] == "STOPPED")
-
-        until(stopped, within=_DEADLINE_SECONDS, what=f"the task {task_arn} to stop")
+        until(
+            lambda: self.last_status(task_arn) == "STOPPED",
+            within=_DEADLINE_SECONDS,
+            what=f"the task {task_arn} to stop",
+        )
 
     def run_to_its_end(self, state_machine_arn: str, workflow_input: object) -> dict[str, Any]:
         """Start a workflow and return its ended execution, as DescribeExecution has it.
@@ -131,25 +193,24 @@ class LocalTasks:
 
         return until(ended, within=_DEADLINE_SECONDS, what=f"the execution {arn} to end")
 
-    def _ended_executions(self) -> dict[str, list[Execution]]:
+    def _ended_executions(self) -> list[Execution]:
         for summary in self._summaries():
             arn = summary["executionArn"]
             if summary["status"] == "RUNNING" or arn in self._ended:
                 continue
             described = self._sfn.describe_execution(executionArn=arn)
+            started_for = json.loads(described["input"])
             self._ended[arn] = Execution(
                 arn=arn,
-                task_arn=json.loads(described["input"])["detail"]["taskArn"],
+                task_arn=started_for.get("detail", {}).get("taskArn"),
+                service=started_for.get("service"),
                 status=described["status"],
                 error=described.get("error"),
                 started=described["startDate"],
                 stopped=described["stopDate"],
                 output=json.loads(described.get("output") or "{}"),
             )
-        by_task: dict[str, list[Execution]] = {}
-        for execution in sorted(self._ended.values(), key=lambda execution: execution.started):
-            by_task.setdefault(execution.task_arn, []).append(execution)
-        return by_task
+        return sorted(self._ended.values(), key=lambda execution: execution.started)
 
     def _summaries(self) -> Iterator[dict[str, Any]]:
         pages = self._sfn.get_paginator("list_executions").paginate(

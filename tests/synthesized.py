@@ -245,9 +245,7 @@ class Deployed:
             return pseudo[logical_id]
         kind, name = self._key(logical_id)
         match kind:
-            case "AWS::StepFunctions::StateMachine":
-                return self._arn(logical_id)
-            case "AWS::SecretsManager::Secret":
+            case "AWS::StepFunctions::StateMachine" | "AWS::SecretsManager::Secret":
                 return self._arn(logical_id)
             case "AWS::SQS::Queue":
                 region, account = self.place.region, self.place.account

@@ -764,9 +764,9 @@ def _stack_output(account: str, region: str, wanted: dict[str, str]) -> str:
     name, key = wanted["StackName"], wanted["OutputName"]
     for stack in list(models.cloudformation_backends[account][region].stacks.values()):
         if name in {stack.name, stack.stack_id}:
-            for output in stack.stack_outputs:
-                if output.key == key:
-                    return output.value
+            for output in stack.outputs or []:
+                if output["OutputKey"] == key:
+                    return str(output["OutputValue"])
             raise DeploymentError(f"Output {key} of stack {name} does not exist")
     raise DeploymentError(f"Stack {name} does not exist")
 

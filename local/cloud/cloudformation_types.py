@@ -626,9 +626,7 @@ class SecurityGroupHandler(Handler):
         _retag(
             old.get("Tags", []),
             new.get("Tags", []),
-            lambda keys: client.delete_tags(
-                Resources=[group], Tags=[{"Key": key} for key in keys]
-            ),
+            lambda keys: client.delete_tags(Resources=[group], Tags=[{"Key": key} for key in keys]),
             lambda tags: client.create_tags(Resources=[group], Tags=tags),
         )
         return resource

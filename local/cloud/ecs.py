@@ -544,7 +544,9 @@ def _secret_problem(account_id: str, value_from: str) -> str | None:
         found = key in json.loads(value.get("SecretString") or "")
     except (TypeError, ValueError):
         found = False
-    return None if found else f"retrieved secret from Secrets Manager did not contain json key {key}"
+    return (
+        None if found else f"retrieved secret from Secrets Manager did not contain json key {key}"
+    )
 
 
 def _family(task: Task) -> str:

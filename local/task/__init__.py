@@ -1,36 +1,6 @@
-"""An ECS task on this machine: the containers of a task definition, run as local processes."""
+"""An ECS task on this machine: the containers of a task definition, run as local processes.
 
-from local.task.addresses import UnsupportedMachineError, free_task_address
-from local.task.definition import ContainerDefinition, TaskDefinition, TaskDefinitionError
-from local.task.images import (
-    Image,
-    consul_image,
-    envoy_image,
-    mesh_init_image,
-    missing_programs,
-    python_image,
-)
-from local.task.record import Event, LogLine, Milestones, milestones
-from local.task.secrets import SecretUnavailableError, secrets_from
-from local.task.task import LocalTask
-
-__all__ = [
-    "ContainerDefinition",
-    "Event",
-    "Image",
-    "LocalTask",
-    "LogLine",
-    "Milestones",
-    "SecretUnavailableError",
-    "TaskDefinition",
-    "TaskDefinitionError",
-    "UnsupportedMachineError",
-    "consul_image",
-    "envoy_image",
-    "free_task_address",
-    "mesh_init_image",
-    "milestones",
-    "missing_programs",
-    "python_image",
-    "secrets_from",
-]
+:class:`local.task.task.LocalTask` is what runs them, :mod:`local.task.images` what takes the place
+of their images. Nothing is imported here: the stand-in for Consul's agent is in this package too,
+and a task waits for it.
+"""

@@ -29,7 +29,9 @@ class Health:
     exit_code: int | None = None
 
     @classmethod
-    def new(cls, status: HealthStatus = "UNKNOWN", output: str = "", code: int | None = None) -> Health:
+    def new(
+        cls, status: HealthStatus = "UNKNOWN", output: str = "", code: int | None = None
+    ) -> Health:
         """Make one as of now."""
         return cls(status, datetime.now(UTC), output, code)
 
