@@ -28,14 +28,16 @@ PYTHON_INSTALLED := $(VENV)/.installed
 NODE_INSTALLED := node_modules/.installed
 ASSET_BUILT := .build/.lambda-asset-built
 
-CDK = node_modules/.bin/cdk $(1) $(if $(SETTINGS),-c "settings=$(SETTINGS)") $(ARGS)
+CDK = node_modules/.bin/cdk $(1) $(if $(SETTINGS),-c "settings=$(SETTINGS)") \
+	$(if $(EXAMPLE),-c "example=$(EXAMPLE)") $(ARGS)
 
 .PHONY: help
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'ARGS="…" is passed on to the command (demo, up, test, lock, cdk). SETTINGS=other.yaml takes'
-	@echo 'the place of mesh.yaml. PYTHON=… names the Python (3.11 or newer) to build .venv with.'
+	@echo 'the place of mesh.yaml. EXAMPLE=greeter adds the stack of an example (synth, diff, deploy,'
+	@echo 'destroy). PYTHON=… names the Python (3.11 or newer) to build .venv with.'
 
 .PHONY: setup
 setup: $(PYTHON_INSTALLED) $(NODE_INSTALLED) $(ASSET_BUILT) ## Install what is missing or out of date
@@ -81,11 +83,11 @@ diff: setup ## Show what a deployment would change
 
 .PHONY: deploy
 deploy: setup ## Deploy to the AWS account of your credentials
-	$(call CDK,deploy)
+	$(call CDK,deploy --all)
 
 .PHONY: destroy
 destroy: setup ## Remove the deployment from the AWS account
-	$(call CDK,destroy)
+	$(call CDK,destroy --all)
 
 UV_COMPILE := $(RUN) -m uv pip compile --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock"

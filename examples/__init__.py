@@ -28,7 +28,7 @@ def _greeter(app: cdk.App, controller: ConsulOnEcsStack, cluster_name: str) -> N
         controller=controller.controller,
         network=controller.network,
         images=controller.images,
-        description=f"A service and its client in the Consul mesh of the ECS cluster {cluster_name}",
+        description=f"Two services in the Consul mesh of the ECS cluster {cluster_name}",
         env=cdk.Environment(account=_given(controller.account), region=_given(controller.region)),
     )
 

@@ -45,7 +45,7 @@ class DemoTask:
     error: str | None = None
     """The error that its workflow should end with."""
     token_from: TokenFrom | None = None
-    """What should have made its token. Tasks with one are made with MeshTask, and deployed."""
+    """What should have made its token."""
 
 
 STOREFRONT = DemoTask(
@@ -61,6 +61,8 @@ PAYMENTS = DemoTask(
     service="payments",
     token_from=TokenFrom.DEPLOYMENT,
 )
+# As made by somebody else's modules: no secret is there, and the family names the service.
+INVENTORY = DemoTask("inventory", _MESH, service="inventory", token_from=TokenFrom.EVENT)
 REPORT = DemoTask("nightly-report", {}, service=None)
 LEGACY = DemoTask("Legacy_API", _MESH, service=None, error="InvalidServiceName")
 
@@ -68,6 +70,8 @@ LEGACY = DemoTask("Legacy_API", _MESH, service=None, error="InvalidServiceName")
 # The calls that one execution may make, warm, by AWS service or Consul.
 BUDGETS: Mapping[str, Mapping[str, int]] = {
     "new_service": {"ecs": 1, "secretsmanager": 5, "consul": 2},
+    # Its stack has made the secret, which has no value yet.
+    "new_service_with_a_secret": {"ecs": 1, "secretsmanager": 8, "consul": 2},
     "known_service": {"ecs": 1, "secretsmanager": 2, "consul": 1},
     "not_mesh": {"ecs": 1},
 }
@@ -209,22 +213,32 @@ class DemoResult:
 def run_demo(deployment: Deployment, progress: Progress) -> DemoResult:
     """Start the tasks, wait for their workflows, prove their tokens.
 
-    The first two start one after another, so that the calls of each situation can be counted.
+    The two of one service start one after another: the second finds the token of the first.
     """
     tasks = LocalTasks(deployment)
-    for task in (REPORT, LEGACY):
+    by_hand = (INVENTORY, REPORT, LEGACY)
+    for task in by_hand:
         tasks.register(task.family)
-    with progress.stage("Start the first task of a service"):
+    with progress.stage("Start a mesh task, one that is none, and one with an invalid name"):
+        inventory, report, legacy = _run(deployment, tasks, by_hand)
+    with progress.stage("Start the first task of a service made with MeshTask"):
         first = _scale(deployment, tasks, STOREFRONT, 1)
     with progress.stage("Start a second one"):
         second = _scale(deployment, tasks, STOREFRONT_AGAIN, 2)
-    with progress.stage("Start a task that is not in the mesh, and one with an invalid name"):
-        report, legacy = _run(tasks, [REPORT, LEGACY])
-    with progress.stage("Look at the service whose token came with the deployment"):
+    with progress.stage("Look at the service whose token came with its deployment"):
         payments = _deployed(deployment, tasks, PAYMENTS)
-    situations = {"new_service": first, "known_service": second, "not_mesh": report}
+    situations = {
+        "new_service": inventory,
+        "new_service_with_a_secret": first,
+        "known_service": second,
+        "not_mesh": report,
+    }
+    others = []
+    for each in (inventory, report, legacy):
+        tasks.wait_until_started(each.task_arn)
+        others.append(replace(each, last_status=tasks.last_status(each.task_arn)))
     return DemoResult(
-        tasks=[first, second, payments, report, legacy],
+        tasks=[first, second, payments, *others],
         remote_calls={
             situation: _remote_calls(deployment, result.execution)
             for situation, result in situations.items()
@@ -232,22 +246,26 @@ def run_demo(deployment: Deployment, progress: Progress) -> DemoResult:
     )
 
 
-def _run(tasks: LocalTasks, batch: list[DemoTask]) -> list[TaskResult]:
-    """Run tasks that have no token to find."""
+def _run(deployment: Deployment, tasks: LocalTasks, batch: Sequence[DemoTask]) -> list[TaskResult]:
+    """Run tasks that are not made with MeshTask, as RunTask does."""
     started = {}
     for task in batch:
         moment = datetime.now(UTC)
         started[tasks.run(task.family, task.tags)] = (task, moment)
     executions = tasks.wait_for_workflows(list(started))
     return [
-        TaskResult(
-            task=task,
-            task_arn=arn,
-            started=moment,
-            executions=executions[arn],
-            expected_secret=None,
-            proof=None,
-            last_status=tasks.last_status(arn),
+        _proven(
+            deployment,
+            TaskResult(
+                task=task,
+                task_arn=arn,
+                started=moment,
+                executions=executions[arn],
+                expected_secret=_secret_name(deployment, task),
+                proof=None,
+                last_status=tasks.last_status(arn),
+                token_from=_token_from(executions[arn], []) if task.service else None,
+            ),
         )
         for arn, (task, moment) in started.items()
     ]
@@ -290,7 +308,7 @@ def _result(
         task_arn=arn,
         started=started,
         executions=executions,
-        expected_secret=names.service_secret_name(deployment.secret_prefix, service),
+        expected_secret=_secret_name(deployment, task),
         proof=None,
         last_status=attempts[-1]["lastStatus"],
         attempts=len(attempts),
@@ -299,7 +317,19 @@ def _result(
             run.status == "SUCCEEDED" and run.stopped <= created for run in runs
         ),
     )
-    if result.secret_name is None:
+    return _proven(deployment, result)
+
+
+def _secret_name(deployment: Deployment, task: DemoTask) -> str | None:
+    if task.service is None:
+        return None
+    return names.service_secret_name(deployment.secret_prefix, task.service)
+
+
+def _proven(deployment: Deployment, result: TaskResult) -> TaskResult:
+    """Add what Consul lets the token of a task do, if it has one."""
+    service = result.task.service
+    if service is None or result.secret_name is None:
         return result
     proof = prove_token(
         deployment,

@@ -216,7 +216,7 @@ def _deploy(
     with progress.stage(stage):
         # They need nothing of each other, and there is more than one core.
         cdk.run_at_the_same_time(commands)
-    with progress.stage("Deploy it, which runs ClusterBootstrap"):
+    with progress.stage("Deploy the app, which runs ClusterBootstrap"):
         cdk.run(
             *("deploy", "--all", "--app", assembly, "--outputs-file", str(outputs_file)),
             *("--require-approval", "never", "--method", "direct"),

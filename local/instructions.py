@@ -7,6 +7,7 @@ from local.deployment import Deployment
 from local.tasks import LocalTasks
 
 EXAMPLE_FAMILY = "web"
+GREETER = "greeter"
 
 
 def exports(deployment: Deployment) -> str:
@@ -17,12 +18,27 @@ def exports(deployment: Deployment) -> str:
 
 
 def examples(deployment: Deployment) -> str:
-    """Return commands that start a task and look at what comes of it."""
+    """Return commands that look at the example's tasks, and start a task of their own."""
     subnet, group = LocalTasks(deployment).network()
     secret = names.service_secret_name(deployment.secret_prefix, EXAMPLE_FAMILY)
     workflow = deployment.outputs["TaskProvisioningArn"]
     network = f"awsvpcConfiguration={{subnets=[{subnet}],securityGroups=[{group}]}}"
+    # Not in a variable: zsh, unlike sh, does not split those.
+    services = (
+        f"$(aws ecs list-services --cluster {deployment.cluster} \\\n"
+        "  --query serviceArns --output text)"
+    )
+    greeter_secret = names.service_secret_name(deployment.secret_prefix, GREETER)
     return f"""\
+# the services of examples/greeter, whose tokens were there before them, and their tasks
+aws ecs wait services-stable --cluster {deployment.cluster} --services {services}
+aws ecs describe-services --cluster {deployment.cluster} --services {services} \\
+  --query 'services[].[serviceName,runningCount,deployments[0].failedTasks]' --output text
+aws ecs describe-tasks --cluster {deployment.cluster} --include TAGS --output text \\
+  --tasks $(aws ecs list-tasks --cluster {deployment.cluster} --query taskArns --output text) \\
+  --query "tasks[].[tags[?key=='{names.SERVICE_NAME_TAG}'].value|[0],lastStatus,taskArn]"
+aws secretsmanager get-secret-value --secret-id {greeter_secret} --query SecretString --output text
+
 # start a mesh task
 task=$(aws ecs run-task --cluster {deployment.cluster} --task-definition {EXAMPLE_FAMILY} \\
   --launch-type FARGATE --network-configuration '{network}' \\
@@ -33,7 +49,7 @@ aws ecs wait tasks-running --cluster {deployment.cluster} --tasks "$task"
 aws secretsmanager get-secret-value --secret-id {secret} --query SecretString --output text
 
 # the workflows that it started, and the states that the last one went through
-aws stepfunctions list-executions --query 'executions[].[status,executionArn]' --output text \\
+aws stepfunctions list-executions --query 'executions[:2].[status,executionArn]' --output text \\
   --state-machine-arn {workflow}
 execution=$(aws stepfunctions list-executions --query 'executions[0].executionArn' --output text \\
   --state-machine-arn {workflow})

@@ -32,8 +32,7 @@ def print_report(console: Console, consul: ConsulServer, result: DemoResult) -> 
     """Print what came of each task, and what it cost."""
     table = Table(title="Tasks", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in (
-        *("Task", "Service", "Workflow", "Token from", "Status"),
-        *("Secret", "Accessor ID", "Proof"),
+        *("Task", "Service", "Token made by", "Status", "Secret", "Accessor ID", "Proof"),
     ):
         table.add_column(heading, overflow="fold")
     table.add_column("Seconds", justify="right")
@@ -49,10 +48,11 @@ def print_report(console: Console, consul: ConsulServer, result: DemoResult) -> 
     console.print()
     console.print(table)
     console.print(
-        "Token from: what made it. ECS pulls the secret before it starts the containers, so a task "
-        "without a token is never RUNNING.\nProof: with the stored token Consul lets the task "
-        "register its own service and sidecar proxy, and no other service.\nSeconds: from the "
-        "task's start until its event has made sure that the token is usable."
+        "Token made by: or why there is none. ECS pulls the secrets of a task before it starts its "
+        "containers, so that one made with MeshTask is\nRUNNING only with its token.\n"
+        "Proof: with the stored token Consul lets the task register its own service and sidecar "
+        "proxy, and no other service.\n"
+        "Seconds: from the task's start until its event has made sure that the token is usable."
     )
     console.print()
     console.print(calls)
@@ -93,25 +93,23 @@ def as_data(consul: ConsulServer, result: DemoResult) -> dict[str, Any]:
 
 
 def _row(task: TaskResult, *, whole_ids: bool) -> tuple[str, ...]:
-    output = task.execution.output.get("task", {})
-    workflow = "[green]token ready[/green]"
     if task.execution.error is not None:
-        workflow = f"[yellow]{task.execution.error}[/yellow]"
-    elif not output.get("mesh"):
-        workflow = "not in the mesh"
+        token = f"[yellow]{task.execution.error}[/yellow]"
+    elif task.token_from is None:
+        token = "not in the mesh"
+    else:
+        token = f"[green]{_TOKEN_FROM[task.token_from]}[/green]"
     proof = ""
     if task.proof is not None:
-        own = "own yes" if task.proof.own_service_allowed else "[red]own no[/red]"
-        other = "other no" if task.proof.other_service_refused else "[red]other yes[/red]"
-        proof = f"{own}, {other}"
+        own = "own" if task.proof.own_service_allowed else "[red]own refused[/red]"
+        proof = f"{own} only" if task.proof.other_service_refused else f"{own}, [red]others[/red]"
     status = task.last_status
     if task.attempts > 1:
         status += f", attempt {task.attempts}"
     return (
         f"{task.task.family} {task.task_id[:8]}",
         task.service_name or _NONE,
-        workflow,
-        _TOKEN_FROM[task.token_from] if task.token_from else _NONE,
+        token,
         status,
         task.secret_name or _NONE,
         task.proof.accessor_id[: None if whole_ids else 8] if task.proof else _NONE,

@@ -162,6 +162,19 @@ class LocalTasks:
         described = self._ecs.describe_tasks(cluster=self._deployment.cluster, tasks=[task_arn])
         return str(described["tasks"][0]["lastStatus"])
 
+    def wait_until_started(self, task_arn: str) -> None:
+        """Wait until ECS says that a task is RUNNING.
+
+        Raises:
+            TimeoutError: if it does not after a minute.
+
+        """
+        until(
+            lambda: self.last_status(task_arn) == "RUNNING",
+            within=_DEADLINE_SECONDS,
+            what=f"the task {task_arn} to start",
+        )
+
     def wait_until_stopped(self, task_arn: str) -> None:
         """Wait until ECS says that a task is STOPPED.
 
@@ -169,7 +182,6 @@ class LocalTasks:
             TimeoutError: if it does not after a minute.
 
         """
-
         until(
             lambda: self.last_status(task_arn) == "STOPPED",
             within=_DEADLINE_SECONDS,

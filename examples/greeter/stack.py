@@ -63,19 +63,16 @@ class GreeterStack(Stack):
             cluster_arn=controller.cluster.cluster_arn,
             vpc=vpc,
         )
-        mesh = Mesh(
-            self,
-            "Mesh",
-            servers=servers,
-            controller=controller,
-            vpc=vpc,
-            tls=servers.ca_secret is not None,
-            consul_image=images.consul,
-            envoy_image=images.envoy,
-            mesh_init_image=images.mesh_init,
-        )
+        options: dict[str, Any] = {
+            "tls": servers.ca_secret is not None,
+            "consul_image": images.consul,
+            "envoy_image": images.envoy,
+            "mesh_init_image": images.mesh_init,
+        }
 
         # [README
+        mesh = Mesh(self, "Mesh", servers=servers, controller=controller, vpc=vpc, **options)
+
         greeting = MeshTask(
             self,
             "Greeting",

@@ -190,11 +190,14 @@ class CloudFormation:
             original_create_change_set = patches.enter_context(
                 replaced(CloudFormationBackend, "create_change_set", create_change_set)
             )
-            patches.enter_context(_passive_stacks())
-            patches.enter_context(_json_before_yaml())
-            patches.enter_context(_known_types(self))
-            patches.enter_context(_honest_summaries())
-            patches.enter_context(_stack_outputs())
+            for patched in (
+                _passive_stacks(),
+                _json_before_yaml(),
+                _known_types(self),
+                _honest_summaries(),
+                _stack_outputs(),
+            ):
+                patches.enter_context(patched)
             patches.callback(self._join)
             patches.callback(self._responses.stop)
             yield

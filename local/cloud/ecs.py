@@ -50,6 +50,8 @@ _STOPPING = {
 }
 # A task that could not be started has nothing to shut down but its network interface.
 _FAILING = {True: ["DEPROVISIONING", "STOPPED"], False: ["STOPPED"]}
+_FAILED_TO_START = "TaskFailedToStart"
+_MOST_STAGES_OF_DELAY = 30
 _MOST_TASKS = 100  # that DescribeTasks takes
 _STARTED_BY_SERVICE = "ecs-svc/"
 
@@ -195,24 +197,40 @@ class TaskLifecycle:
         with self._lock:
             if task.desired_status != desired:
                 return
-            if task.last_status == "PENDING" and (problem := _unresolved_secret(backend, task)):
+            pulls = desired == "RUNNING" and task.last_status == "PENDING"
+            if pulls and (problem := _unresolved_secret(backend, task)):
                 self._fail(backend, task, problem)
                 return
             self._enter(backend, task, stages[index])
         if index + 1 < len(stages):
             self._later(lambda: self._go_on(backend, task, stages, index + 1, desired))
         elif (task.started_by or "").startswith(_STARTED_BY_SERVICE):
-            self._reconcile(backend, task.group.removeprefix("service:"), task.cluster_name)
+            name, cluster = task.group.removeprefix("service:"), task.cluster_name
+            self._scheduler.after(
+                self._delay(backend, task),
+                lambda: self._reconcile(backend, name, cluster),
+            )
+
+    def _delay(self, backend: EC2ContainerServiceBackend, task: Task) -> float:
+        """Return how long a service waits before it reacts to a task's last stage.
+
+        Longer each time that a task could not be started; ECS goes up to minutes.
+        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-throttle-logic.html
+        """
+        service = backend.services.get(f"{task.cluster_name}:{task.group.removeprefix('service:')}")
+        if task.__dict__.get("stop_code") != _FAILED_TO_START or not service:
+            return 0
+        deployments: list[dict[str, Any]] = service.deployments
+        failed = sum(int(each["failedTasks"]) for each in deployments)
+        return self._stage_seconds * min((1 << max(failed - 1, 0)) - 1, _MOST_STAGES_OF_DELAY)
 
     def _fail(self, backend: EC2ContainerServiceBackend, task: Task, reason: str) -> None:
-        """Stop a task that could not be started. A service tries again when it has stopped.
-
-        ECS tries again with growing delays, which nobody wants to wait for here.
-        """
-        self._tell_end(task, reason, "TaskFailedToStart")
+        """Stop a task that could not be started. A service tries again when it has stopped."""
+        self._tell_end(task, reason, _FAILED_TO_START)
         service = backend.services.get(f"{task.cluster_name}:{task.group.removeprefix('service:')}")
         if service is not None and service.deployments:
-            service.deployments[0]["failedTasks"] += 1
+            deployment: dict[str, Any] = service.deployments[0]
+            deployment["failedTasks"] += 1
         stages = _FAILING[task.__dict__["has_own_interface"]]
         self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
 
@@ -345,6 +363,7 @@ class TaskLifecycle:
                 kwargs["network_configuration"] = network
             service: Service = original_create(backend, *args, **kwargs)
             service.__dict__["deployment"] = _deployment_id(service)
+            service.__dict__["created_at"] = utcnow()
             lifecycle._reconcile(backend, service.name, service.cluster_name)
             return service
 
@@ -518,7 +537,8 @@ def _unresolved_secret(backend: EC2ContainerServiceBackend, task: Task) -> str |
     The values are looked at, and kept nowhere.
     """
     definition: TaskDefinition = backend.describe_task_definition(task.task_definition_arn)
-    for container in definition.container_definitions:
+    containers: list[dict[str, Any]] = definition.container_definitions
+    for container in containers:
         for secret in container.get("secrets") or []:
             if ":secretsmanager:" in secret["valueFrom"]:
                 problem = _secret_problem(backend.account_id, secret["valueFrom"])

@@ -54,6 +54,8 @@ class BinaryConsul:
     version: str
     management_token: str | None = field(default=None, repr=False)
     kind: Literal["binary"] = "binary"
+    gossip_address: str = ""
+    """Where a client agent joins it."""
 
 
 @contextmanager
@@ -63,11 +65,28 @@ def running_consul(
     workdir: Path,
     ready_seconds: float = READY_SECONDS,
     stop_seconds: float = STOP_SECONDS,
+    host: str = "127.0.0.1",
+    connect: bool = False,
 ) -> Iterator[BinaryConsul]:
     """Run a Consul server with ACLs on default deny, and stop it in the end.
 
     It listens on free ports of the loopback interface only. Its configuration, data and log are
     below ``workdir``. Nothing secret is passed to it, on the command line or otherwise.
+
+    Parameters
+    ----------
+    executable
+        The ``consul``.
+    workdir
+        See above.
+    ready_seconds
+        How long it may take to start.
+    stop_seconds
+        How long it may take to end.
+    host
+        The loopback address that it listens on.
+    connect
+        Whether it has a CA for a service mesh, which Consul has by default since 1.14 only.
 
     Raises
     ------
@@ -77,15 +96,17 @@ def running_consul(
     version = _version_of(executable)
     with ExitStack() as stack:
 
-        def start(attempt: int) -> str:
+        def start(attempt: int) -> tuple[str, str]:
             home = workdir / f"consul-{attempt}"
-            server = _server(executable, version, home, ready_seconds, stop_seconds)
-            return stack.enter_context(server)
+            config = _configuration(version, home, host, connect=connect)
+            server = _server(executable, config, home, ready_seconds, stop_seconds)
+            return stack.enter_context(server), f"{host}:{config['ports']['serf_lan']}"
 
-        yield BinaryConsul(address=_with_free_ports(start), version=version)
+        address, gossip_address = _with_free_ports(start)
+        yield BinaryConsul(address=address, version=version, gossip_address=gossip_address)
 
 
-def _with_free_ports(start: Callable[[int], str]) -> str:
+def _with_free_ports(start: Callable[[int], tuple[str, str]]) -> tuple[str, str]:
     for attempt in range(1, _ATTEMPTS):
         with suppress(_PortTakenError):
             return start(attempt)
@@ -94,10 +115,13 @@ def _with_free_ports(start: Callable[[int], str]) -> str:
 
 @contextmanager
 def _server(
-    executable: Path, version: str, home: Path, ready_seconds: float, stop_seconds: float
+    executable: Path,
+    config: dict[str, Any],
+    home: Path,
+    ready_seconds: float,
+    stop_seconds: float,
 ) -> Iterator[str]:
     home.mkdir(parents=True, exist_ok=True)
-    config = _configuration(version, home)
     config_file = home / "server.json"
     config_file.write_text(json.dumps(config, indent=2))
     log_file = home / "consul.log"
@@ -111,7 +135,7 @@ def _server(
             env=_environment(),
         )
     try:
-        address = f"http://127.0.0.1:{config['ports']['http']}"
+        address = f"http://{config['client_addr']}:{config['ports']['http']}"
         _wait_until_ready(process, address, log_file, ready_seconds)
         yield address
     finally:
@@ -123,8 +147,8 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
 
 
-def _configuration(version: str, home: Path) -> dict[str, Any]:
-    http, server, serf_lan, serf_wan = _free_ports(4)
+def _configuration(version: str, home: Path, host: str, *, connect: bool) -> dict[str, Any]:
+    http, server, serf_lan, serf_wan = _free_ports(4, host)
     ports = {
         "http": http,
         "server": server,
@@ -142,8 +166,8 @@ def _configuration(version: str, home: Path) -> dict[str, Any]:
         "node_name": "srv1",
         "datacenter": "dc1",
         "data_dir": str(home / "data"),
-        "bind_addr": "127.0.0.1",
-        "client_addr": "127.0.0.1",
+        "bind_addr": host,
+        "client_addr": host,
         "ports": ports,
         "disable_update_check": True,
         "acl": {
@@ -151,15 +175,16 @@ def _configuration(version: str, home: Path) -> dict[str, Any]:
             "default_policy": "deny",
             "enable_token_persistence": True,
         },
+        **({"connect": {"enabled": True}} if connect else {}),
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     with ExitStack() as stack:
         # All at once, so that they differ.
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [each.getsockname()[1] for each in sockets]
 
 

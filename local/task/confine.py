@@ -15,6 +15,7 @@ import ctypes
 import json
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterable
 
@@ -61,7 +62,8 @@ def _version() -> int:
 def confine(readable: Iterable[str], writable: Iterable[str]) -> None:
     """Let this process read what is below some paths and write what is below others, only.
 
-    What may be written may be read as well. Programs may be started from everywhere.
+    What may be written may be read as well. Programs may be started from everywhere. A link among
+    the paths allows nothing: what it leads to has a path of its own.
     """
     version = _version()
     if not version:
@@ -87,11 +89,14 @@ def confine(readable: Iterable[str], writable: Iterable[str]) -> None:
 
 def _allow(ruleset: int, path: str, access: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # gone meanwhile, or a link to nowhere
+        return  # gone meanwhile
     try:
-        if not os.path.isdir(path):  # noqa: PTH112 - pathlib takes long to import
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISLNK(mode):
+            return
+        if not stat.S_ISDIR(mode):
             access &= _OF_FILES
         rule = _PathBeneathAttr(access, descriptor)
         if _LIBC.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0):
@@ -108,6 +113,9 @@ def main() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != rules["parent"]:
         sys.exit(1)  # that has happened already
+    # In the C locale Python sets LC_CTYPE, which nobody has asked for.
+    for name in os.environ.keys() - rules["variables"]:
+        del os.environ[name]
     confine(rules["readable"], rules["writable"])
     os.execvp(command[0], command)  # noqa: S606 - the point of this program
 

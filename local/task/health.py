@@ -51,6 +51,10 @@ def watch(
 
     Parameters
     ----------
+    check
+        What to probe, and how often.
+    probe
+        Makes one probe.
     ended
         Set when the container is gone.
     report

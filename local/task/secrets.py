@@ -46,7 +46,7 @@ def secrets_from(client: Any) -> Callable[[str], str]:
         if len(parts) not in {_ARN_PARTS, _ALL_PARTS} or parts[2] != "secretsmanager":
             raise SecretUnavailableError(f"{value_from} is not the ARN of a secret, or of a key.")
         arn = ":".join(parts[:_ARN_PARTS])
-        key, stage, version = (parts[_ARN_PARTS:] + ["", "", ""])[:3]
+        key, stage, version = [*parts[_ARN_PARTS:], "", "", ""][:3]
         arguments = {"SecretId": arn, "VersionStage": stage, "VersionId": version}
         try:
             answer = client.get_secret_value(**{k: v for k, v in arguments.items() if v})

@@ -22,7 +22,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -589,19 +588,20 @@ class LocalTask:
     def _run_probe(
         self, state: _Container, command: Sequence[str], timeout: float
     ) -> tuple[int, str]:
-        rules = self._confinement(state.definition)
+        confinement = self._confinement(state.definition)
+        environment = self._environment(state)
         with self._changed:
             if state.known != "RUNNING":
                 return _NO_COMMAND_EXIT, ""
             running = subprocess.Popen(
-                [sys.executable, "-I", "-S", confine.__file__, rules.rules(), *command],
+                confinement.command(command, environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                cwd=rules.home,
-                env=self._environment(state),
+                cwd=confinement.home,
+                env=environment,
                 start_new_session=True,
             )
             self._probes.add(running)

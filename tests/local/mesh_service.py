@@ -1,4 +1,7 @@
-"""A service of the mesh, synthesized, and what its task needs to be run on this machine."""
+"""What the task of a mesh service needs to be run on this machine.
+
+The service itself is in tests/local/synthesized_service.py: who imports that, imports CDK.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,12 @@ import copy
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
 import requests
-from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_ecs as ecs
 
-from infrastructure.acl_controller import AclController
-from infrastructure.external_consul import ExternalConsul
-from infrastructure.mesh import Mesh
-from infrastructure.mesh_task import MeshTask, Upstream
 from local.task.images import (
     Image,
     consul_image,
@@ -27,7 +23,6 @@ from local.task.images import (
     missing_programs,
     python_image,
 )
-from tests.synthesized import IRELAND, Deployed, Synthesized, context
 
 SERVICE = "web"
 APP = "app"
@@ -39,111 +34,9 @@ CLIENT_SECRET = f"{SECRET_PREFIX}-consul-client-token"
 SERVICE_SECRET = f"{SECRET_PREFIX}-{SERVICE}"
 MANAGEMENT = "e3e4f0d1-0000-4000-8000-00000000aaaa"
 _TIMEOUT_SECONDS = 10
+_TEMPLATE_REGION = "eu-west-1"
 
 APP_IMAGE, MESH_INIT_IMAGE = "registry/app", "registry/mesh-init"
-# On SIGTERM it says so and ends; `sys.exit` in a signal handler would wait for the server.
-_PROGRAM = f"""\
-import http.server, os, signal, sys
-def stop(*_):
-    print("stopping", flush=True)
-    os._exit(0)
-signal.signal(signal.SIGTERM, stop)
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = {GREETING.encode()!r}
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-http.server.ThreadingHTTPServer(("%s", {PORT}), Handler).serve_forever()
-"""
-
-
-def synthesize_service(
-    directory: Path, *, retry_join: Sequence[str] = ("consul.internal",), listen: str = "127.0.0.1"
-) -> Deployed:
-    """Synthesize an app with one mesh task, which calls itself as an upstream.
-
-    Args:
-        directory: gets the files.
-        retry_join: where its agent looks for servers.
-        listen: the address that its application listens on.
-
-    """
-    app = cdk.App(outdir=str(directory / "cdk.out"), context=context())
-    stack = cdk.Stack(app, "Mesh")
-    vpc = ec2.Vpc.from_vpc_attributes(
-        stack,
-        "Vpc",
-        vpc_id="vpc-0123456789abcdef0",
-        availability_zones=["eu-west-1a"],
-        private_subnet_ids=["subnet-0123456789abcdef0"],
-    )
-    cluster = ecs.Cluster.from_cluster_attributes(stack, "Cluster", cluster_name="local", vpc=vpc)
-    controller = AclController(
-        stack,
-        "AclController",
-        cluster=cluster,
-        secret_prefix=SECRET_PREFIX,
-        consul_http_address="http://consul.internal:8500",
-    )
-    mesh = Mesh(
-        stack,
-        "Mesh",
-        servers=ExternalConsul(
-            http_address="http://consul.internal:8500", retry_join=list(retry_join)
-        ),
-        controller=controller,
-        vpc=vpc,
-        tls=False,
-        mesh_init_image=ecs.ContainerImage.from_registry(MESH_INIT_IMAGE),
-    )
-    MeshTask(
-        stack,
-        "Web",
-        mesh=mesh,
-        service_name=SERVICE,
-        port=PORT,
-        upstreams=[Upstream(SERVICE, UPSTREAM_PORT)],
-        containers={
-            APP: ecs.ContainerDefinitionOptions(
-                image=ecs.ContainerImage.from_registry(APP_IMAGE),
-                command=["python3", "-c", _PROGRAM % listen],
-                health_check=ecs.HealthCheck(
-                    command=["CMD-SHELL", f"curl --fail --silent http://localhost:{PORT}/"],
-                    interval=cdk.Duration.seconds(5),
-                ),
-            )
-        },
-    )
-    artifact = app.synth().get_stack_by_name(stack.stack_name)
-    messages = [f"{message.id}: {message.entry.data}" for message in artifact.messages]
-    return Deployed(Synthesized(app, stack.stack_name, artifact.template, messages), IRELAND)
-
-
-def described(deployed: Deployed) -> dict[str, Any]:
-    """Return the task definition as DescribeTaskDefinition would."""
-    (properties,) = deployed.of_type("AWS::ECS::TaskDefinition").values()
-    found: dict[str, Any] = _lower(properties)
-    return {**found, "revision": 1}
-
-
-# Their keys are names that somebody has chosen, not properties of CloudFormation.
-_MAPS = {"Options", "DockerLabels", "Labels", "DriverOpts"}
-
-
-def _lower(value: Any) -> Any:
-    """CloudFormation has its properties in PascalCase, the API of ECS in camelCase."""
-    if isinstance(value, list):
-        return [_lower(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key[0].lower() + key[1:]: item if key in _MAPS else _lower(item)
-        for key, item in value.items()
-    }
 
 
 def quicker(definition: Mapping[str, Any], seconds: float = 0.2) -> dict[str, Any]:
@@ -189,12 +82,19 @@ def images(
     }
 
 
-def without_suffix(resolve: Callable[[str], str]) -> Callable[[str], str]:
-    """Return a function that takes the ARNs of a template, whose suffix nobody has given."""
+def of_template(resolve: Callable[[str], str], region: str) -> Callable[[str], str]:
+    """Return a function that takes the ARNs of the template.
+
+    Args:
+        resolve: what resolves ARNs of secrets.
+        region: where the secrets are; and they have another suffix there.
+
+    """
 
     def resolved(value_from: str) -> str:
         *parts, name, key, stage, version = value_from.split(":")
-        return resolve(":".join([*parts, name.removesuffix("-AbCdEf"), key, stage, version]))
+        text = ":".join([*parts, name.removesuffix("-AbCdEf"), key, stage, version])
+        return resolve(text.replace(_TEMPLATE_REGION, region))
 
     return resolved
 

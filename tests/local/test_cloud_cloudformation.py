@@ -554,3 +554,214 @@ def test_a_change_set_creates_updates_and_reports_that_nothing_changes(stack: St
     unchanged = change("UPDATE", "Two")
     assert unchanged["Status"] == "FAILED"
     assert "didn't contain changes" in unchanged["StatusReason"]
+
+
+def rules_of(stack: Stack, group: str, *, egress: bool = False) -> set[tuple[str, int, str]]:
+    """Return protocol, first port and the other side of each rule of a security group."""
+    ec2 = stack.cloud.client("ec2")
+    (found,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    return {
+        (rule["IpProtocol"], rule.get("FromPort", -1), other)
+        for rule in found["IpPermissionsEgress" if egress else "IpPermissions"]
+        for other in [
+            *(pair["GroupId"] for pair in rule["UserIdGroupPairs"]),
+            *(ip_range["CidrIp"] for ip_range in rule["IpRanges"]),
+        ]
+    }
+
+
+def security_group(stack: Stack, **properties: Any) -> dict[str, Any]:
+    (vpc,) = stack.cloud.client("ec2").describe_vpcs()["Vpcs"]
+    known = {"GroupDescription": "d", "VpcId": vpc["VpcId"]}
+    return {"Type": "AWS::EC2::SecurityGroup", "Properties": known | properties}
+
+
+def ingress(port: int, protocol: str = "tcp") -> dict[str, Any]:
+    """Return a rule as CDK writes it: a group lets itself in."""
+    group = {"Fn::GetAtt": ["Group", "GroupId"]}
+    properties = {
+        "GroupId": group,
+        "SourceSecurityGroupId": group,
+        "IpProtocol": protocol,
+        "FromPort": port,
+        "ToPort": port,
+        "Description": "Proxies",
+    }
+    return {"Type": "AWS::EC2::SecurityGroupIngress", "Properties": properties}
+
+
+def test_a_security_group_lets_in_and_out_what_its_rules_say(stack: Stack) -> None:
+    everywhere = {"IpProtocol": "-1", "CidrIp": "0.0.0.0/0", "Description": "All out"}
+    http = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": "80", "CidrIp": "10.0.0.0/8"}
+    own = {"Group": security_group(stack, SecurityGroupEgress=[everywhere])}
+    rules = {"Proxies": ingress(20000), "Gossip": ingress(8301, "udp")}
+
+    assert stack.create({**own, **rules}) == "CREATE_COMPLETE"
+
+    group = stack.physical_ids()["Group"]
+    assert rules_of(stack, group) == {("tcp", 20000, group), ("udp", 8301, group)}
+    assert rules_of(stack, group, egress=True) == {("-1", -1, "0.0.0.0/0")}
+
+    changed = security_group(stack, SecurityGroupIngress=[http], SecurityGroupEgress=[http])
+    assert stack.update({"Group": changed, "Proxies": ingress(21000)}) == "UPDATE_COMPLETE"
+
+    assert stack.physical_ids()["Group"] == group
+    assert rules_of(stack, group) == {("tcp", 21000, group), ("tcp", 80, "10.0.0.0/8")}
+    assert rules_of(stack, group, egress=True) == {("tcp", 80, "10.0.0.0/8")}
+
+    stack.delete()
+    with pytest.raises(ClientError, match=r"InvalidGroup\.NotFound"):
+        rules_of(stack, group)
+
+
+def output_of(name: str, key: str) -> dict[str, Any]:
+    """Return CDK's reference to the output of another stack."""
+    region = {"Ref": "AWS::Region"}
+    return {"Fn::GetStackOutput": {"StackName": name, "Region": region, "OutputName": key}}
+
+
+def test_a_stack_takes_the_output_of_another_one(cloud: LocalCloud) -> None:
+    producer, consumer = Stack(cloud), Stack(cloud)
+    outputs = {"Name": {"Value": {"Ref": "Group"}}}
+    producer.create({"Group": log_group()}, Outputs=outputs)
+    name = {"Fn::Join": ["-", [output_of(producer.name, "Name"), "too"]]}
+    group = log_group(Properties={"LogGroupName": name})
+
+    assert consumer.create({"Group": group}) == "CREATE_COMPLETE"
+
+    assert consumer.physical_ids()["Group"] == f"{producer.physical_ids()['Group']}-too"
+
+
+@pytest.mark.parametrize(
+    ("stack_name", "key", "reason"),
+    [
+        ("absent", "Name", "Stack absent does not exist"),
+        (None, "Absent", "Output Absent of stack {name} does not exist"),
+    ],
+)
+def test_an_output_that_is_not_there_fails_the_deployment(
+    cloud: LocalCloud, stack_name: str | None, key: str, reason: str
+) -> None:
+    producer, consumer = Stack(cloud), Stack(cloud)
+    producer.create({"Group": log_group()})
+    reference = output_of(stack_name or producer.name, key)
+
+    status = consumer.create({"Group": log_group(Properties={"LogGroupName": reference})})
+
+    assert status == "ROLLBACK_COMPLETE"
+    assert consumer.reasons()["Group CREATE_FAILED"] == reason.format(name=producer.name)
+
+
+def test_a_task_definition_keeps_all_that_the_template_says(stack: Stack) -> None:
+    container = {
+        "Name": "app",
+        "Image": "i",
+        "DependsOn": [{"ContainerName": "init", "Condition": "SUCCESS"}],
+        "HealthCheck": {"Command": ["CMD", "true"], "Interval": 5, "Retries": 3, "Timeout": 5},
+        "Ulimits": [{"Name": "nofile", "SoftLimit": 1024, "HardLimit": 2048}],
+        "User": "5995",
+        "ReadonlyRootFilesystem": True,
+        "EntryPoint": ["envoy"],
+        "MountPoints": [{"SourceVolume": "v", "ContainerPath": "/v", "ReadOnly": True}],
+        "Secrets": [{"Name": "T", "ValueFrom": "arn:token::"}],
+    }
+    definition = {
+        "Family": stack.name,
+        "NetworkMode": "awsvpc",
+        "RequiresCompatibilities": ["FARGATE"],
+        "Cpu": "256",
+        "Memory": "512",
+        "RuntimePlatform": {"CpuArchitecture": "ARM64", "OperatingSystemFamily": "LINUX"},
+        "Volumes": [{"Name": "v"}],
+        "ContainerDefinitions": [container, {"Name": "init", "Image": "i", "Essential": False}],
+        "Tags": [{"Key": "consul.hashicorp.com/mesh", "Value": "true"}],
+    }
+    stack.create({"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": definition}})
+
+    found = stack.cloud.client("ecs").describe_task_definition(
+        taskDefinition=stack.physical_ids()["Task"], include=["TAGS"]
+    )
+
+    app, init = found["taskDefinition"]["containerDefinitions"]
+    assert {key: app[key] for key in app if key not in {"cpu", "portMappings", "volumesFrom"}} == {
+        "name": "app",
+        "image": "i",
+        "dependsOn": [{"containerName": "init", "condition": "SUCCESS"}],
+        "healthCheck": {"command": ["CMD", "true"], "interval": 5, "retries": 3, "timeout": 5},
+        "ulimits": [{"name": "nofile", "softLimit": 1024, "hardLimit": 2048}],
+        "user": "5995",
+        "readonlyRootFilesystem": True,
+        "entryPoint": ["envoy"],
+        "mountPoints": [{"sourceVolume": "v", "containerPath": "/v", "readOnly": True}],
+        "secrets": [{"name": "T", "valueFrom": "arn:token::"}],
+        "essential": True,
+        "environment": [],
+    }
+    assert init["essential"] is False
+    assert found["taskDefinition"]["runtimePlatform"] == {
+        "cpuArchitecture": "ARM64",
+        "operatingSystemFamily": "LINUX",
+    }
+    assert found["taskDefinition"]["volumes"] == [{"name": "v"}]
+    assert found["tags"] == [{"key": "consul.hashicorp.com/mesh", "value": "true"}]
+
+
+def test_a_service_waits_for_a_custom_resource_that_it_depends_on(stack: Stack) -> None:
+    subnet = stack.cloud.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+    service = {
+        "Cluster": {"Ref": "Cluster"},
+        "TaskDefinition": {"Ref": "Task"},
+        "LaunchType": "FARGATE",
+        "PropagateTags": "TASK_DEFINITION",
+        "EnableECSManagedTags": False,
+        "LoadBalancers": [],
+        "DeploymentConfiguration": {
+            "DeploymentCircuitBreaker": {"Enable": True, "Rollback": True},
+            "MaximumPercent": 200,
+            "MinimumHealthyPercent": 100,
+        },
+        "NetworkConfiguration": {"AwsvpcConfiguration": {"Subnets": [subnet]}},
+    }
+    definition = {
+        "RequiresCompatibilities": ["FARGATE"],
+        "NetworkMode": "awsvpc",
+        "Cpu": "256",
+        "Memory": "512",
+        "ContainerDefinitions": [{"Name": "app", "Image": "i"}],
+    }
+    resources = {
+        "Service": {
+            "Type": "AWS::ECS::Service",
+            "Properties": service,
+            "DependsOn": ["Custom"],
+        },
+        "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": definition},
+        "Cluster": {"Type": "AWS::ECS::Cluster"},
+        "Custom": custom(),
+        "Function": function(ANSWERING),
+    }
+
+    assert stack.create(resources) == "CREATE_COMPLETE"
+
+    events = stack.client.describe_stack_events(StackName=stack.name)["StackEvents"]
+    order = [f"{each['LogicalResourceId']} {each['ResourceStatus']}" for each in reversed(events)]
+    assert order.index("Custom CREATE_COMPLETE") < order.index("Service CREATE_IN_PROGRESS")
+    stack.delete()
+
+
+def test_a_service_is_not_created_if_what_it_depends_on_fails(stack: Stack) -> None:
+    resources = {
+        "Service": {
+            "Type": "AWS::ECS::Service",
+            "Properties": {"Cluster": {"Ref": "Cluster"}},
+            "DependsOn": ["Custom"],
+        },
+        "Cluster": {"Type": "AWS::ECS::Cluster"},
+        "Custom": custom(Fail=True),
+        "Function": function(ANSWERING),
+    }
+
+    assert stack.create(resources) == "ROLLBACK_COMPLETE"
+
+    events = stack.client.describe_stack_events(StackName=stack.name)["StackEvents"]
+    assert "Service" not in {event["LogicalResourceId"] for event in events}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -244,3 +245,149 @@ def test_a_service_is_scaled(cloud: LocalCloud, service: str) -> None:
         cloud.client("ecs").update_service(cluster="c", service=service, desiredCount=count)
         until(lambda: stable(cloud, service), what=f"the service runs {count}")
         assert len(tasks_of(cloud, service)) == count
+
+
+# What ECS says when a container's secret cannot be had.
+CANNOT_PULL = (
+    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource "
+    "retrieval failed: unable to retrieve secret from asm: "
+)
+
+
+def secret_of(cloud: LocalCloud, name: str, value: str | None = None) -> str:
+    given = {} if value is None else {"SecretString": value}
+    arn: str = cloud.client("secretsmanager").create_secret(Name=name, **given)["ARN"]
+    return arn
+
+
+def needing(cloud: LocalCloud, value_from: str) -> str:
+    """Register a task whose container has one secret."""
+    secrets = [{"name": "TOKEN", "valueFrom": value_from}]
+    answer = cloud.client("ecs").register_task_definition(
+        family="needing",
+        requiresCompatibilities=["FARGATE"],
+        networkMode="awsvpc",
+        cpu="256",
+        memory="512",
+        containerDefinitions=[{"name": "app", "image": "a", "secrets": secrets}],
+    )
+    arn: str = answer["taskDefinition"]["taskDefinitionArn"]
+    return arn
+
+
+def started_with(cloud: LocalCloud, definition: str) -> str:
+    answer = cloud.client("ecs").run_task(
+        cluster="c",
+        taskDefinition=definition,
+        launchType="FARGATE",
+        networkConfiguration=network(cloud),
+    )
+    arn: str = answer["tasks"][0]["taskArn"]
+    return arn
+
+
+TOKEN = '{"accessor_id": "a", "token": "t"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        pytest.param("whole", "plain text", "", id="a whole secret"),
+        pytest.param("key", TOKEN, ":token::", id="a key of it"),
+        pytest.param("label", TOKEN, ":token:AWSCURRENT:", id="a key of a labelled version"),
+    ],
+)
+def test_a_task_whose_secret_is_there_runs(
+    cloud: LocalCloud, name: str, value: str, key: str
+) -> None:
+    task = started_with(cloud, needing(cloud, secret_of(cloud, f"there-{name}", value) + key))
+    reach(cloud, task, "RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "why"),
+    [
+        pytest.param(
+            None,
+            ":token::",
+            "service call has been retried 1 time(s): failed to fetch secret {arn} from secrets "
+            "manager: ResourceNotFoundException: Secrets Manager can't find the specified secret "
+            "value for staging label: AWSCURRENT",
+            id="no value",
+        ),
+        pytest.param(
+            '{"accessor_id": "a"}',
+            ":token::",
+            "retrieved secret from Secrets Manager did not contain json key token",
+            id="without the key",
+        ),
+        pytest.param(
+            "not JSON",
+            ":token::",
+            "retrieved secret from Secrets Manager did not contain json key token",
+            id="no JSON",
+        ),
+        pytest.param(
+            TOKEN,
+            ":token:AWSPENDING:",
+            "service call has been retried 1 time(s): failed to fetch secret {arn} from secrets "
+            "manager: ResourceNotFoundException: Secrets Manager can't find the specified secret "
+            "value for staging label: AWSPENDING",
+            id="no such version",
+        ),
+    ],
+)
+def test_a_task_whose_secret_is_not_there_fails_to_start_and_says_why(
+    cloud: LocalCloud, events: Events, value: str | None, key: str, why: str
+) -> None:
+    arn = secret_of(cloud, f"absent-{uuid.uuid4().hex[:8]}", value)
+    task = started_with(cloud, needing(cloud, arn + key))
+    reach(cloud, task, "STOPPED")
+    found = described(cloud, task)
+    told = [event["detail"]["lastStatus"] for event in events.of(task, found["version"])]
+    assert found["stopCode"] == "TaskFailedToStart"
+    assert found["stoppedReason"] == CANNOT_PULL + why.format(arn=arn)
+    assert "startedAt" not in found
+    assert "exitCode" not in found["containers"][0]
+    assert told == ["PROVISIONING", "PENDING", "PENDING", "DEPROVISIONING", "STOPPED"]
+
+
+def test_a_task_whose_secret_does_not_exist_fails_to_start(cloud: LocalCloud) -> None:
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:nowhere-AbCdEf"
+    task = started_with(cloud, needing(cloud, f"{arn}:token::"))
+    reach(cloud, task, "STOPPED")
+    assert described(cloud, task)["stoppedReason"].endswith(
+        "ResourceNotFoundException: Secrets Manager can't find the specified secret."
+    )
+
+
+def test_a_service_tries_again_until_the_secret_is_there(cloud: LocalCloud) -> None:
+    ecs = cloud.client("ecs")
+    arn = secret_of(cloud, "comes-later")
+    ecs.create_service(
+        cluster="c",
+        serviceName="patient",
+        taskDefinition=needing(cloud, f"{arn}:token::"),
+        desiredCount=1,
+        launchType="FARGATE",
+        networkConfiguration=network(cloud),
+    )
+
+    def failed() -> int:
+        found = ecs.describe_services(cluster="c", services=["patient"])["services"][0]
+        return int(found["deployments"][0]["failedTasks"])
+
+    until(lambda: failed() > 1, what="two tasks have failed to start")
+    assert not stable(cloud, "patient")
+    cloud.client("secretsmanager").put_secret_value(SecretId=arn, SecretString=TOKEN)
+    until(lambda: stable(cloud, "patient"), what="the service runs its task")
+
+    (task,) = tasks_of(cloud, "patient")
+    assert described(cloud, task)["lastStatus"] == "RUNNING"
+    ecs.delete_service(cluster="c", service="patient", force=True)
+
+
+def test_a_service_says_when_it_was_created(cloud: LocalCloud, service: str) -> None:
+    found = cloud.client("ecs").describe_services(cluster="c", services=[service])["services"][0]
+    started = [described(cloud, task)["createdAt"] for task in tasks_of(cloud, service)]
+    assert found["createdAt"] <= min(started)

@@ -108,7 +108,14 @@ def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
         rest, _ = process.communicate(timeout=_DEADLINE_SECONDS)
 
     assert shell.stderr == ""
-    secret, first, second, states, stopped = shell.stdout.splitlines()
+    *of_example, secret, first, second, states, stopped = shell.stdout.splitlines()
+    *services, one_task, other_task, greeter_secret = (line.split("\t") for line in of_example)
+    assert [counts for _, *counts in services] == [["1", "0"], ["1", "0"]]
+    assert {tuple(task[:2]) for task in (one_task, other_task)} == {
+        ("greeter", "RUNNING"),
+        ("greeting", "RUNNING"),
+    }
+    assert set(json.loads(greeter_secret[0])) == {"accessor_id", "token"}
     assert set(json.loads(secret)) == {"accessor_id", "token"}
     assert [line.split("\t")[0] for line in (first, second)] == ["SUCCEEDED", "SUCCEEDED"]
     assert "Check tags" in states

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from local.demo import LEGACY, REPORT, STOREFRONT, DemoResult, DemoTask, TaskResult
+from local.demo import (
+    LEGACY,
+    PAYMENTS,
+    REPORT,
+    STOREFRONT,
+    STOREFRONT_AGAIN,
+    DemoResult,
+    DemoTask,
+    TaskResult,
+    TokenFrom,
+)
 from local.proof import Proof
 from local.tasks import Execution
 
@@ -24,6 +34,7 @@ def execution(number: int, output: dict[str, Any], error: str | None = None) -> 
     return Execution(
         arn=f"execution-{number}",
         task_arn="task/1",
+        service=None,
         status="FAILED" if error else "SUCCEEDED",
         error=error,
         started=STARTED,
@@ -42,12 +53,21 @@ def result(
         executions=executions,
         expected_secret=secret,
         proof=proof,
+        last_status="RUNNING",
+        token_from=task.token_from,
     )
 
 
-def storefront(output: dict[str, Any] = WITH_TOKEN) -> TaskResult:
+def storefront(output: dict[str, Any] = WITH_TOKEN, task: DemoTask = STOREFRONT) -> TaskResult:
     executions = execution(1, output), execution(2, output)
-    return result(STOREFRONT, *executions, secret="consul-storefront", proof=PROOF)
+    return result(task, *executions, secret="consul-storefront", proof=PROOF)
+
+
+def payments() -> TaskResult:
+    task = {"service_name": "payments", "secret": {"id": "consul-payments"}}
+    executions = execution(1, provisioned(**task)), execution(2, provisioned(**task))
+    found = result(PAYMENTS, *executions, secret="consul-payments", proof=PROOF)
+    return replace(found, token_before_service=True)
 
 
 def provisioned(**changed: Any) -> dict[str, Any]:
@@ -65,7 +85,8 @@ def legacy() -> TaskResult:
 
 
 def test_a_right_outcome_has_no_problems() -> None:
-    outcome = DemoResult([storefront(), storefront(), not_mesh(), legacy()], CALLS)
+    again = storefront(task=STOREFRONT_AGAIN)
+    outcome = DemoResult([storefront(), again, payments(), not_mesh(), legacy()], CALLS)
 
     assert outcome.problems() == []
 
@@ -127,10 +148,34 @@ def test_a_right_outcome_has_no_problems() -> None:
             "nightly-report: its secret is consul-nightly-report, not None.",
             id="a secret where none should be",
         ),
+        pytest.param(
+            replace(storefront(), last_status="STOPPED"),
+            "storefront-v2: it is STOPPED, not RUNNING.",
+            id="not running",
+        ),
+        pytest.param(
+            replace(payments(), token_from=TokenFrom.EVENT),
+            "payments: its token is from the event, not the deployment.",
+            id="the token came with the task",
+        ),
+        pytest.param(
+            replace(payments(), token_before_service=False),
+            "payments: its token was not there before its ECS service was created.",
+            id="the service was created before the token",
+        ),
+        pytest.param(
+            replace(payments(), attempts=2),
+            "payments: it was RUNNING at attempt 2, not at the first.",
+            id="the first task found no token",
+        ),
     ],
 )
 def test_a_wrong_outcome_of_a_task_is_named(wrong: TaskResult, problem: str) -> None:
     assert DemoResult([wrong], CALLS).problems() == [problem]
+
+
+def test_a_service_may_try_again_while_its_event_makes_the_token() -> None:
+    assert DemoResult([replace(storefront(), attempts=2)], CALLS).problems() == []
 
 
 def test_two_tokens_of_one_service_are_named() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from handlers.core import names
 from local.consul_api import ConsulApi
-from local.demo import DemoResult, run_demo
+from local.demo import DEMO_SYNTH_OPTIONS, DemoResult, run_demo
 from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.report import as_data, print_report
@@ -42,7 +42,9 @@ def progress(printed: StringIO) -> Progress:
 
 @pytest.fixture(scope="module")
 def deployment(progress: Progress) -> Iterator[Deployment]:
-    with deployed_app(progress, task_stage_seconds=0.5) as deployment:
+    with deployed_app(
+        progress, task_stage_seconds=0.5, synth_options=DEMO_SYNTH_OPTIONS
+    ) as deployment:
         capture_events(deployment)
         yield deployment
 
@@ -92,13 +94,13 @@ def test_the_demonstrations_data_has_a_row_for_each_task(
         {
             key: value
             for key, value in row.items()
-            if key not in {"task_arn", "accessor_id", "seconds"}
+            if key not in {"task_arn", "accessor_id", "seconds", "attempts"}
         }
         for row in data["tasks"]
     ]
     prefix = deployment.secret_prefix
 
-    def with_token(family: str, service: str) -> dict[str, Any]:
+    def with_token(family: str, service: str, token_from: str) -> dict[str, Any]:
         return {
             "family": family,
             "service": service,
@@ -106,6 +108,8 @@ def test_the_demonstrations_data_has_a_row_for_each_task(
             "execution_status": "SUCCEEDED",
             "error": None,
             "secret_name": f"{prefix}-{service}",
+            "token_from": token_from,
+            "last_status": "RUNNING",
             "own_service_allowed": True,
             "other_service_refused": True,
         }
@@ -118,15 +122,18 @@ def test_the_demonstrations_data_has_a_row_for_each_task(
             "execution_status": status,
             "error": error,
             "secret_name": None,
+            "token_from": None,
+            "last_status": "RUNNING",
             "own_service_allowed": None,
             "other_service_refused": None,
         }
 
     assert rows == [
-        with_token("storefront-v2", "storefront"),
-        with_token("storefront-v2", "storefront"),
+        with_token("storefront-v2", "storefront", "event"),
+        with_token("storefront-v2", "storefront", "earlier task"),
+        with_token("payments", "payments", "deployment"),
+        with_token("inventory", "inventory", "event"),
         without_token("nightly-report", mesh=False, status="SUCCEEDED", error=None),
-        with_token("payments", "payments"),
         without_token("Legacy_API", mesh=True, status="FAILED", error="InvalidServiceName"),
     ]
     assert data["consul"] == {
@@ -146,6 +153,16 @@ def test_each_situation_makes_exactly_its_remote_calls(demo: DemoResult) -> None
             "secretsmanager:PutSecretValue": 1,
             "secretsmanager:UpdateSecretVersionStage": 1,
         },
+        "new_service_with_a_secret": {
+            "consul:GET /v1/acl/token/:accessor_id": 1,
+            "consul:PUT /v1/acl/token": 1,
+            "ecs:DescribeTasks": 1,
+            "secretsmanager:CreateSecret": 1,
+            "secretsmanager:DescribeSecret": 1,
+            "secretsmanager:GetSecretValue": 3,
+            "secretsmanager:PutSecretValue": 2,
+            "secretsmanager:UpdateSecretVersionStage": 1,
+        },
         "known_service": {
             "consul:GET /v1/acl/token/:accessor_id": 1,
             "ecs:DescribeTasks": 1,
@@ -153,6 +170,13 @@ def test_each_situation_makes_exactly_its_remote_calls(demo: DemoResult) -> None
         },
         "not_mesh": {"ecs:DescribeTasks": 1},
     }
+
+
+def test_the_first_task_of_a_deployed_service_runs_at_the_first_attempt(demo: DemoResult) -> None:
+    (payments,) = (task for task in demo.tasks if task.task.service == "payments")
+
+    assert payments.attempts == 1
+    assert payments.token_before_service
 
 
 def test_the_token_in_consul_is_the_one_in_the_secret(

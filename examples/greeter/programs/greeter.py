@@ -26,7 +26,7 @@ def ask() -> tuple[int, str]:
 class Greeter(BaseHTTPRequestHandler):
     """Answers GET."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Pass on the greeting."""
         status, text = ask()
         body = f"{text}\n".encode()

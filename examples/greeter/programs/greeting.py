@@ -12,7 +12,7 @@ PORT = int(os.environ["PORT"])
 class Greeting(BaseHTTPRequestHandler):
     """Answers GET."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Greet."""
         text = b"Hello from the mesh\n"
         self.send_response(200)

@@ -35,8 +35,6 @@ def run_connect_envoy(flags: Sequence[str], environment: Mapping[str, str]) -> i
     """Print the configuration, and return the exit status."""
     try:
         given = parse_flags(flags, texts=_TEXTS, bools=frozenset({"bootstrap"}))
-        if "bootstrap" not in given or "proxy-id" not in given:
-            raise BootstrapError("The stand-in needs -bootstrap and -proxy-id.")
         print(json.dumps(_bootstrap(given, environment), indent=2))
     except (FlagError, BootstrapError) as error:
         print(error, file=sys.stderr)
@@ -45,6 +43,8 @@ def run_connect_envoy(flags: Sequence[str], environment: Mapping[str, str]) -> i
 
 
 def _bootstrap(given: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, Any]:
+    if "bootstrap" not in given or "proxy-id" not in given:
+        raise BootstrapError("The stand-in needs -bootstrap and -proxy-id.")
     address = given.get("http-addr") or environment.get("CONSUL_HTTP_ADDR") or _DEFAULT_HTTP
     grpc = given.get("grpc-addr") or environment.get("CONSUL_GRPC_ADDR") or _DEFAULT_GRPC
     agent = _Agent(address, environment.get("CONSUL_HTTP_TOKEN", ""))

@@ -2,8 +2,8 @@
 
 The keys are those that a client agent in a task may need, and that every Consul from 1.10 to 1.21
 knows (``agent/config/config.go`` of Consul; for newer ones its page "Agents Configuration File
-Reference"). So ``tls`` is not among them, which 1.10 and 1.11 refuse, nor ``ports.grpc_tls`` (1.14).
-A real agent also refuses what it does not know.
+Reference"). So ``tls`` is not among them, which 1.10 and 1.11 refuse, nor ``ports.grpc_tls``, which
+came with 1.14. A real agent also refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -131,10 +131,13 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: invalid duration"
     if not config.get("retry_join") and not config.get("server"):
         yield "retry_join is empty: a client agent joins nothing"
-    acl = config.get("acl", {})
+    if config.get("verify_outgoing") and not config.get("ca_file"):
+        yield "verify_outgoing needs a CA: ca_file is empty"
+    yield from _wrong_policies(config.get("acl", {}))
+
+
+def _wrong_policies(acl: Mapping[str, Any]) -> Iterator[str]:
     if acl.get("default_policy", "allow") not in _DEFAULT_POLICIES:
         yield "acl.default_policy is none of allow and deny"
     if acl.get("down_policy", "extend-cache") not in _DOWN_POLICIES:
         yield "acl.down_policy is none of allow, deny, extend-cache and async-cache"
-    if config.get("verify_outgoing") and not config.get("ca_file"):
-        yield "verify_outgoing needs a CA: ca_file is empty"

@@ -1,0 +1,497 @@
+"""A mesh task starts and stops as on ECS: every container's own command, as a local process.
+
+The task definition is one that `MeshTask` has rendered. Its scripts, mesh-init, health-sync, Envoy
+and the app are the real ones. In the place of `consul` there is a stand-in, whose server is the
+embedded Consul; see tests/local/test_task_agent_real_consul.py for the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from moto import mock_aws
+
+from containers.task_config import proxy_id, service_id, synced_check_id
+from local.cloud.secrets_manager import corrected_secrets_manager
+from local.cloud.waiting import until
+from local.consul import EmbeddedConsul
+from local.consul.server import Fault
+from local.task.addresses import UnsupportedMachineError, free_task_address
+from local.task.record import CONSUL_CLIENT, HEALTH_SYNC, MESH_INIT, SIDECAR, milestones
+from local.task.secrets import secrets_from
+from local.task.task import LocalTask
+from tests.local import mesh_service
+from tests.local.mesh_service import APP, GREETING, MANAGEMENT, PORT, SERVICE, UPSTREAM_PORT
+
+WRONG_TOKEN = "e3e4f0d1-0000-4000-8000-00000000dead"
+TIMEOUT_SECONDS = 10
+# What a client agent's negative cache makes of a refusal is not at hand here.
+IMPATIENT = "import containers.mesh_init\ncontainers.mesh_init.REFUSAL_SECONDS = 1"
+
+
+def _here_or_skip() -> None:
+    try:
+        with free_task_address():
+            pass
+    except UnsupportedMachineError as error:
+        pytest.skip(str(error))
+    if reason := mesh_service.why_not_here():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The task definition of the service, as synthesized."""
+    _here_or_skip()
+    with pytest.MonkeyPatch.context() as patch:
+        # CDK starts the `node` of the PATH, and the environment of this Python has one.
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        from tests.local.synthesized_service import synthesize_service  # noqa: PLC0415 - takes long
+
+        return synthesize_service(tmp_path_factory.mktemp("mesh"))
+
+
+@dataclass
+class Surroundings:
+    """What tasks need: a Consul server, and secrets.
+
+    Attributes:
+        consul: the server.
+        secrets: a client of Secrets Manager.
+        definition: the task definition.
+        directory: for the tasks' files.
+
+    """
+
+    consul: EmbeddedConsul
+    secrets: Any
+    definition: dict[str, Any]
+    directory: Path
+
+    def provision(self) -> None:
+        """Make the tokens and write the secrets, as the ACL controller does."""
+        tokens = {
+            mesh_service.CLIENT_SECRET: mesh_service.client_token(self.consul.address, MANAGEMENT),
+            mesh_service.SERVICE_SECRET: mesh_service.service_token(
+                self.consul.address, MANAGEMENT
+            ),
+        }
+        for name, token in tokens.items():
+            self.write(name, mesh_service.secret_value(token))
+
+    def write(self, name: str, value: str) -> None:
+        """Write a secret's value."""
+        self.secrets.put_secret_value(SecretId=name, SecretString=value)
+
+    def values(self) -> list[str]:
+        """Return the secrets of the tokens."""
+        names = (mesh_service.CLIENT_SECRET, mesh_service.SERVICE_SECRET)
+        answers = [self.secrets.get_secret_value(SecretId=name) for name in names]
+        return [json.loads(answer["SecretString"])["token"] for answer in answers]
+
+    def task(self, definition: Mapping[str, Any] | None = None, preparation: str = "") -> LocalTask:
+        """Make a task, whose health checks come quickly if no other definition is given."""
+        number = len(list(self.directory.iterdir()))
+        chosen = definition or mesh_service.quicker(self.definition)
+        return LocalTask(
+            chosen,
+            images=mesh_service.images(
+                chosen,
+                self.directory / f"{number}-images",
+                server=self.consul.address,
+                preparation=preparation,
+            ),
+            resolve_secret=mesh_service.of_template(
+                secrets_from(self.secrets), self.secrets.meta.region_name
+            ),
+            workdir=self.directory / f"{number}-task",
+        )
+
+    def get(self, path: str) -> Any:
+        """Read from the server, with the management token."""
+        answer = requests.get(
+            self.consul.address + path,
+            headers={"X-Consul-Token": MANAGEMENT},
+            timeout=TIMEOUT_SECONDS,
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+
+@contextmanager
+def _surroundings(
+    definition: dict[str, Any], directory: Path, region: str
+) -> Iterator[Surroundings]:
+    with (
+        mock_aws(),
+        corrected_secrets_manager(),
+        EmbeddedConsul(initial_management=MANAGEMENT) as consul,
+    ):
+        secrets = boto3.client("secretsmanager", region_name=region)
+        names = (mesh_service.CLIENT_SECRET, mesh_service.SERVICE_SECRET)
+        for name in names:
+            secrets.create_secret(Name=name)
+        yield Surroundings(consul, secrets, definition, directory)
+        for name in names:
+            secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+
+@pytest.fixture
+def around(definition: dict[str, Any], tmp_path: Path) -> Iterator[Surroundings]:
+    """Surroundings without tokens: nothing has been provisioned."""
+    with _surroundings(definition, tmp_path, "eu-west-2") as surroundings:
+        yield surroundings
+
+
+@dataclass
+class Running:
+    """A task that is up.
+
+    Attributes:
+        task: the task.
+        around: its surroundings.
+        command_lines: those of all processes, at each request to the server during the start.
+
+    """
+
+    task: LocalTask
+    around: Surroundings
+    command_lines: set[str]
+
+    def url(self, port: int) -> str:
+        return f"http://{self.task.address}:{port}/"
+
+
+@pytest.fixture(scope="module")
+def running(
+    definition: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A task of the definition as it is, up and healthy; for tests that only look."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _surroundings(definition, tmp_path_factory.mktemp("running"), "eu-west-1") as around,
+    ):
+        patch.setenv("OF_THE_PARENT", "1")
+        around.provision()
+        seen: set[str] = set()
+
+        def look(method: str, path: str) -> Fault | None:
+            seen.update(_command_lines())
+            return None
+
+        around.consul.on_request = look
+        with around.task(definition) as task:
+            task.wait_until_event(APP, "healthy", within=40)
+            around.consul.on_request = None
+            yield Running(task, around, seen | _command_lines())
+
+
+def _command_lines() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # has ended meanwhile
+    return found
+
+
+def _order(task: LocalTask, *events: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return those of the events that have happened, in the order in which they have."""
+    return [(e.container, e.what) for e in task.events if (e.container, e.what) in events]
+
+
+# The start ----------------------------------------------------------------------------------------
+
+
+def test_the_agent_and_mesh_init_start_first_then_the_proxy_then_the_app(running: Running) -> None:
+    moments = milestones(running.task.events, [APP])
+    assert moments.t0 < moments.t1 < moments.t2 <= moments.apps
+    before_proxy = {e.container for e in running.task.events if e.seconds < moments.t1}
+    assert before_proxy <= {CONSUL_CLIENT, MESH_INIT, HEALTH_SYNC}
+
+
+def test_each_container_starts_when_its_dependencies_are_met_and_not_before(
+    running: Running,
+) -> None:
+    app = [(MESH_INIT, "started"), (MESH_INIT, "exited 0"), (SIDECAR, "started")]
+    app += [(SIDECAR, "healthy"), (APP, "started"), (APP, "healthy")]
+    assert _order(running.task, *app) == app
+    sync = [(CONSUL_CLIENT, "started"), (MESH_INIT, "exited 0"), (HEALTH_SYNC, "started")]
+    assert _order(running.task, *sync) == sync
+
+
+def test_the_app_answers_through_the_public_listener_of_envoy(running: Running) -> None:
+    assert requests.get(running.url(20000), timeout=TIMEOUT_SECONDS).text == GREETING
+    stats = requests.get(running.url(19000) + "stats", timeout=TIMEOUT_SECONDS).text
+    assert "tcp.public_listener.downstream_cx_total: 0" not in stats
+
+
+def test_the_app_reaches_an_upstream_through_both_proxies(running: Running) -> None:
+    assert requests.get(running.url(UPSTREAM_PORT), timeout=TIMEOUT_SECONDS).text == GREETING
+
+
+def test_the_service_and_its_proxy_are_in_the_catalog_under_the_ids_of_the_task(
+    running: Running,
+) -> None:
+    instance = service_id(SERVICE, running.task.id)
+    (service,) = running.around.get(f"/v1/catalog/service/{SERVICE}")
+    (proxy,) = running.around.get(f"/v1/catalog/service/{SERVICE}-sidecar-proxy")
+    assert (service["ServiceID"], service["ServicePort"]) == (instance, PORT)
+    assert (proxy["ServiceID"], proxy["ServicePort"]) == (proxy_id(instance), 20000)
+    assert service["ServiceAddress"] == running.task.address
+
+
+def test_consul_knows_the_health_of_the_app_as_ecs_sees_it(running: Running) -> None:
+    check = synced_check_id(service_id(SERVICE, running.task.id), APP)
+
+    def passing() -> bool:
+        checks = running.around.get("/v1/health/node/srv1")
+        return (check, "passing") in {(c["CheckID"], c["Status"]) for c in checks}
+
+    until(passing, what="the app's check is passing")
+
+
+def test_the_metadata_endpoint_tells_each_containers_status_and_health(running: Running) -> None:
+    task = requests.get(f"{running.task.metadata_uri}/task", timeout=TIMEOUT_SECONDS).json()
+    assert (task["TaskARN"], task["Family"]) == (running.task.arn, SERVICE)
+    assert (task["DesiredStatus"], task["KnownStatus"]) == ("RUNNING", "RUNNING")
+    seen = {
+        each["Name"]: (each["KnownStatus"], each.get("Health", {}).get("status"))
+        for each in task["Containers"]
+    }
+    assert seen == {
+        CONSUL_CLIENT: ("RUNNING", None),
+        MESH_INIT: ("STOPPED", None),
+        SIDECAR: ("RUNNING", "HEALTHY"),
+        HEALTH_SYNC: ("RUNNING", None),
+        APP: ("RUNNING", "HEALTHY"),
+    }
+
+
+# Secrets ------------------------------------------------------------------------------------------
+
+
+def test_envoys_configuration_is_readable_for_its_owner_only(running: Running) -> None:
+    path = running.task.volume("consul_envoy") / "envoy-bootstrap.json"
+    assert path.stat().st_mode & 0o777 == 0o400
+    config = json.loads(path.read_text())
+    assert config["node"]["id"] == proxy_id(service_id(SERVICE, running.task.id))
+
+
+def test_the_agents_configuration_is_readable_for_its_owner_only(running: Running) -> None:
+    path = running.task.volume("consul_data") / "config" / "client.json"
+    assert path.stat().st_mode & 0o077 == 0
+    assert json.loads(path.read_text())["acl"]["tokens"]["agent"] in running.around.values()
+
+
+def test_no_secret_is_on_a_command_line_at_any_request_of_the_start(running: Running) -> None:
+    assert any("connect envoy" in line for line in running.command_lines)
+    assert any(" agent -config-file=" in line for line in running.command_lines)
+    for secret in running.around.values():
+        assert not any(secret in line for line in running.command_lines)
+
+
+def test_no_secret_is_in_what_a_container_writes(running: Running) -> None:
+    for secret in running.around.values():
+        assert not any(secret in line.text for line in running.task.logs)
+
+
+def test_the_app_has_no_secret_in_its_environment_and_no_volume_with_one(running: Running) -> None:
+    (app,) = (c for c in running.task.definition.containers.values() if c.name == APP)
+    assert (app.secrets, list(app.mounts)) == ({}, [])
+    environment = Path(f"/proc/{running.task.pid(APP)}/environ").read_text()
+    for secret in running.around.values():
+        assert secret not in environment
+
+
+def test_a_container_has_its_own_environment_and_not_that_of_its_parent(running: Running) -> None:
+    for name in (CONSUL_CLIENT, SIDECAR, HEALTH_SYNC, APP):
+        environment = Path(f"/proc/{running.task.pid(name)}/environ").read_text()
+        assert "OF_THE_PARENT" not in environment
+    agent = Path(f"/proc/{running.task.pid(CONSUL_CLIENT)}/environ").read_text()
+    assert "AGENT_TOKEN" not in agent  # it is in the file, from which the agent reads it
+
+
+def test_no_container_but_those_that_use_it_can_read_envoys_configuration(
+    running: Running,
+) -> None:
+    if not running.task.confined:
+        pytest.skip("this kernel has no Landlock, which keeps the containers' files apart")
+    users = {
+        name
+        for name, container in running.task.definition.containers.items()
+        if any(mount.volume == "consul_envoy" for mount in container.mounts)
+    }
+    assert users == {MESH_INIT, SIDECAR}
+
+
+# Envoy --------------------------------------------------------------------------------------------
+
+
+def test_envoy_accepts_the_configuration(running: Running) -> None:
+    environment = running.task.process_environment(SIDECAR)
+    path = running.task.volume("consul_envoy") / "envoy-bootstrap.json"
+    done = subprocess.run(
+        [
+            f"{environment['PATH'].split(':')[0]}/envoy",
+            *("--mode", "validate", "--config-path", str(path)),
+        ],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "OK" in done.stdout
+
+
+# The stop -----------------------------------------------------------------------------------------
+
+
+def test_a_task_stops_in_the_reverse_order_and_leaves_nothing_in_the_catalog(
+    around: Surroundings,
+) -> None:
+    around.provision()
+    with around.task() as task:
+        check = synced_check_id(service_id(SERVICE, task.id), APP)
+        task.wait_until_event(APP, "healthy")
+        task.wait_for(
+            lambda t: f"{check} is passing" in t.output(HEALTH_SYNC), meaning="the check passes"
+        )
+        at_deregistration: list[dict[str, str]] = []
+
+        def look(method: str, path: str) -> Fault | None:
+            if "/deregister/" in path and not at_deregistration:
+                at_deregistration.append({})  # this one's own request comes here too
+                checks = around.get("/v1/health/node/srv1")
+                at_deregistration[0].update({c["CheckID"]: c["Status"] for c in checks})
+            return None
+
+        around.consul.on_request = look
+        around.consul.requests.clear()
+        task.stop()
+        task.wait_until_stopped()
+        expected = [(APP, "exited 0"), (SIDECAR, "stopping"), (SIDECAR, "exited 0")]
+        expected += [(CONSUL_CLIENT, "stopping"), (CONSUL_CLIENT, "exited 0")]
+        assert _order(task, *expected) == expected
+        ends = [e.container for e in task.events if e.what.startswith("exited")]
+        assert ends[0] == MESH_INIT
+        assert ends[-1] == CONSUL_CLIENT
+        assert (task.stop_code, task.stopped_reason) == ("UserInitiated", "Task stopped by user")
+        assert at_deregistration[0][check] == "critical"
+        templates = [r.path for r in around.consul.requests if r.method == "PUT"]
+        assert templates == [
+            "/v1/agent/check/update/:check_id",
+            "/v1/agent/service/deregister/:service_id",
+            "/v1/agent/service/deregister/:service_id",
+        ]
+        assert around.get("/v1/catalog/services") == {"consul": []}
+        assert task.exit_code(HEALTH_SYNC) == 0
+
+
+def test_a_task_whose_proxy_is_killed_stops(around: Surroundings) -> None:
+    around.provision()
+    with around.task() as task:
+        task.wait_until_event(APP, "started")
+        os.kill(task.pid(SIDECAR), signal.SIGKILL)
+        task.wait_until_stopped()
+        assert task.exit_code(SIDECAR) == 137
+        assert task.stop_code == "EssentialContainerExited"
+        assert task.stopped_reason == "Essential container in task exited"
+        assert task.exit_code(CONSUL_CLIENT) == 0
+        assert around.get("/v1/catalog/services") == {"consul": []}
+
+
+# Starts that go wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "ResourceNotFoundException: Secrets Manager can't find the specified secret value"),
+        ("{}", "retrieved secret from Secrets Manager did not contain json key token"),
+    ],
+)
+def test_a_task_without_its_token_does_not_start_and_with_it_does(
+    around: Surroundings, value: str | None, reason: str
+) -> None:
+    client = mesh_service.client_token(around.consul.address, MANAGEMENT)
+    around.write(mesh_service.CLIENT_SECRET, mesh_service.secret_value(client))
+    if value is not None:
+        around.write(mesh_service.SERVICE_SECRET, value)
+    with around.task() as task:
+        task.wait_until_stopped()
+        assert [e.what for e in task.events] == ["stopped"]
+        assert task.stop_code == "TaskFailedToStart"
+        assert str(task.stopped_reason).startswith(
+            "ResourceInitializationError: unable to pull secrets or registry auth: "
+        )
+        assert reason in str(task.stopped_reason)
+    service = mesh_service.service_token(around.consul.address, MANAGEMENT)
+    around.write(mesh_service.SERVICE_SECRET, mesh_service.secret_value(service))
+    with around.task() as task:
+        task.wait_until_event(SIDECAR, "healthy")
+
+
+def test_mesh_init_waits_for_servers_that_are_away(around: Surroundings) -> None:
+    around.provision()
+    around.consul.stop()
+    with around.task() as task:
+        task.wait_for(
+            lambda t: "has not reached a server yet" in t.output(MESH_INIT),
+            meaning="mesh-init waits",
+        )
+        assert task.known_status(MESH_INIT) == "RUNNING"
+        assert task.known_status(SIDECAR) == "NONE"
+        around.consul.start()
+        task.wait_until_event(SIDECAR, "healthy")
+
+
+def test_mesh_init_gives_up_with_a_token_that_is_refused_and_the_task_stops(
+    around: Surroundings,
+) -> None:
+    around.provision()
+    around.write(mesh_service.SERVICE_SECRET, mesh_service.secret_value(WRONG_TOKEN))
+    with around.task(preparation=IMPATIENT) as task:
+        task.wait_until_stopped()
+        assert task.exit_code(MESH_INIT) == 1
+        assert task.stop_code == "EssentialContainerExited"
+        assert task.event(SIDECAR, "started") is None
+        assert task.event(APP, "started") is None
+        assert "Refused for" in task.output(MESH_INIT)
+        assert not any(WRONG_TOKEN in line.text for line in task.logs)
+
+
+def test_an_agent_whose_token_is_refused_ends_and_the_task_stops(around: Surroundings) -> None:
+    around.provision()
+    around.write(mesh_service.CLIENT_SECRET, mesh_service.secret_value(WRONG_TOKEN))
+    with around.task() as task:
+        task.wait_until_stopped()
+        assert task.exit_code(CONSUL_CLIENT) == 1
+        assert "the agent's token is refused" in task.output(CONSUL_CLIENT)
+
+
+def test_an_agent_refuses_a_configuration_that_consul_does_not_know(around: Surroundings) -> None:
+    around.provision()
+    changed = mesh_service.quicker(around.definition)
+    (variable,) = mesh_service.by_name(changed)[CONSUL_CLIENT]["environment"]
+    config = json.loads(variable["value"])
+    variable["value"] = json.dumps(config | {"grpc_port": 8502})
+    with around.task(changed) as task:
+        task.wait_until_stopped()
+        assert task.exit_code(CONSUL_CLIENT) == 1
+        assert "invalid config key grpc_port" in task.output(CONSUL_CLIENT)
