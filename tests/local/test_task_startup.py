@@ -325,17 +325,32 @@ def test_a_container_has_its_own_environment_and_not_that_of_its_parent(running:
     assert "AGENT_TOKEN" not in agent  # it is in the file, from which the agent reads it
 
 
-def test_no_container_but_those_that_use_it_can_read_envoys_configuration(
+def test_the_app_cannot_read_envoys_configuration_and_the_proxy_cannot_change_it(
     running: Running,
 ) -> None:
     if not running.task.confined:
         pytest.skip("this kernel has no Landlock, which keeps the containers' files apart")
-    users = {
-        name
-        for name, container in running.task.definition.containers.items()
-        if any(mount.volume == "consul_envoy" for mount in container.mounts)
-    }
-    assert users == {MESH_INIT, SIDECAR}
+    path = running.task.volume("consul_envoy") / "envoy-bootstrap.json"
+    as_app = _run_in(running.task, APP, f"cat {path}")
+    assert (as_app.returncode, as_app.stdout) == (1, "")
+    assert "Permission denied" in as_app.stderr
+    as_proxy = _run_in(running.task, SIDECAR, f"cat {path} >/dev/null && touch {path}.new")
+    assert as_proxy.returncode == 1
+    assert f"{path}.new" in as_proxy.stderr
+
+
+def _run_in(task: LocalTask, container: str, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with the rights that a container has, as `docker exec` does."""
+    confinement = task._confinement(task.definition.containers[container])
+    environment = task.process_environment(container)
+    return subprocess.run(
+        confinement.command(["/bin/sh", "-c", script], environment),
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
 
 
 # Envoy --------------------------------------------------------------------------------------------
