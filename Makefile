@@ -58,6 +58,10 @@ test: setup ## Run the tests; ARGS="-k settings -x" chooses some
 bench: setup ## Measure how long tasks wait for their tokens
 	$(RUN) -m bench.latency $(ARGS)
 
+.PHONY: startup
+startup: setup ## Measure how a task starts, and draw docs/startup.svg
+	$(RUN) -m bench.startup $(ARGS)
+
 .PHONY: coverage
 coverage: setup ## Run the tests and show the lines and branches that they miss
 	$(RUN) -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
