@@ -1,9 +1,8 @@
 """The consul-client container: its configuration file, and the script that writes it.
 
 The file has only keys that every Consul from 1.10 on knows. Three of them (`ca_file`,
-`verify_outgoing`, and TLS for the agent's own certificate through `auto_encrypt`) are marked as
-deprecated since 1.12, but their replacement, the `tls` stanza, is an error before that
-(agent/config/deprecated.go in Consul).
+`verify_outgoing`, `verify_server_hostname`) are marked as deprecated since 1.12, but their
+replacement, the `tls` stanza, is an error before that (agent/config/deprecated.go in Consul).
 """
 
 from __future__ import annotations
@@ -43,6 +42,8 @@ class ConsulClient:
         acls: whether it has a token of its own.
         tls: whether it talks TLS to the servers, and gets its certificate from them.
         gossip: whether gossip is encrypted.
+        verify_server_hostname: whether only a certificate for `server.<datacenter>.consul` makes a
+            server; else any certificate of the CA does.
 
     """
 
@@ -51,6 +52,7 @@ class ConsulClient:
     acls: bool
     tls: bool
     gossip: bool
+    verify_server_hostname: bool
 
     @property
     def config(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class ConsulClient:
             config |= {
                 "ca_file": _CA_FILE,
                 "verify_outgoing": True,
+                "verify_server_hostname": self.verify_server_hostname,
                 "auto_encrypt": {"tls": True},
             }
         return config

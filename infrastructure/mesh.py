@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from containers import layout
@@ -39,6 +41,17 @@ _DOCKER_PLATFORMS = {
     Architecture.X86_64: ecr_assets.Platform.LINUX_AMD64,
     Architecture.ARM64: ecr_assets.Platform.LINUX_ARM64,
 }
+# Consul's cloud auto-join (go-discover) and what its help says that it asks AWS for.
+_AWS_AUTO_JOIN = re.compile(r"(?:^|\s)provider=\"?aws\b")
+_IN_ECS = re.compile(r"(?:^|\s)service=\"?ecs\b")
+_EC2_ACTIONS = ("ec2:DescribeInstances",)
+_ECS_ACTIONS = (
+    "ecs:DescribeServices",
+    "ecs:DescribeTasks",
+    "ecs:ListClusters",
+    "ecs:ListServices",
+    "ecs:ListTasks",
+)
 _CONTAINERS = Path(__file__).resolve().parent.parent / "containers"
 
 
@@ -69,8 +82,11 @@ class Mesh(Construct):
         acls: whether the ACL system of Consul is on. Default: it is.
         tls: whether agents talk TLS to the servers and get their certificates from them
             (`auto_encrypt`). Default: they do.
+        verify_server_hostname: whether a server's certificate has to be for
+            `server.<datacenter>.consul`, as `consul tls cert create -server` makes it. Without,
+            whoever has any certificate of the CA can pass for a server. Default: it has to.
         consul_image: with `consul`, `curl`, `jq` and `su-exec`, as HashiCorp's has it. Default: a
-            pinned version of that one.
+            pinned version of that one; give one that is not newer than the servers.
         envoy_image: with `envoy` and `bash`, of a version that Consul supports. Default: a pinned
             version of the Envoy project's.
         mesh_init_image: made from `containers/Dockerfile`. Default: built when the app is
@@ -92,6 +108,7 @@ class Mesh(Construct):
         security_groups: Sequence[ec2.ISecurityGroup] | None = None,
         acls: bool = True,
         tls: bool = True,
+        verify_server_hostname: bool = True,
         consul_image: ecs.ContainerImage | None = None,
         envoy_image: ecs.ContainerImage | None = None,
         mesh_init_image: ecs.ContainerImage | None = None,
@@ -112,10 +129,12 @@ class Mesh(Construct):
             acls=acls,
             tls=tls,
             gossip=servers.gossip_key_secret is not None,
+            verify_server_hostname=verify_server_hostname,
         )
         self._own_group = self._security_group(vpc) if vpc and not security_groups else None
         own = [self._own_group] if self._own_group else []
         self.security_groups: list[ec2.ISecurityGroup] = [*(security_groups or own)]
+        self._token_secrets: dict[str, Construct] = {}
         self._connections = ec2.Connections(security_groups=self.security_groups)
 
     @property
@@ -127,6 +146,33 @@ class Mesh(Construct):
     def controller(self) -> AclController:
         """The ACL controller; there is one if ACLs are on."""
         return cast("AclController", self._controller)
+
+    @property
+    def discovery_statements(self) -> list[iam.PolicyStatement]:
+        """What a task may do in AWS so that its agent finds the servers; usually nothing."""
+        actions = {
+            action
+            for entry in self.servers.retry_join
+            if _AWS_AUTO_JOIN.search(entry)
+            for action in (_ECS_ACTIONS if _IN_ECS.search(entry) else _EC2_ACTIONS)
+        }
+        # None of them can be limited to resources that are known.
+        return [iam.PolicyStatement(actions=sorted(actions), resources=["*"])] if actions else []
+
+    def claim_token_secret(self, service_name: str, owner: Construct) -> None:
+        """Remember who has made the secret of a service.
+
+        Raises:
+            MeshError: if another construct has.
+
+        """
+        if first := self._token_secrets.get(service_name):
+            problem = (
+                f'{first.node.path} has made the secret of the service "{service_name}" already. '
+                "Give its token_secret to this one: token_secret=first.token_secret."
+            )
+            raise MeshError(owner, [problem])
+        self._token_secrets[service_name] = owner
 
     def mesh_init_image(self, architecture: Architecture) -> ecs.ContainerImage:
         """Return the image of mesh-init and health-sync for tasks of an architecture."""

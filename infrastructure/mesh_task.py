@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from aws_cdk import Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import Duration, RemovalPolicy, Stack, Tags, Token
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
@@ -26,7 +26,7 @@ from containers.task_config import (
 from handlers.core import names
 from infrastructure import consul_client
 from infrastructure.mesh import MESH_PORTS, Architecture, Mesh, MeshError
-from infrastructure.secret_keys import DECRYPT, key_statements
+from infrastructure.secret_keys import DECRYPT, key_statements, without_key
 from infrastructure.tag_propagation import TagsReachTheTasks
 from infrastructure.token_secret import token_secret as make_token_secret
 
@@ -208,6 +208,7 @@ class MeshTask(Construct):
             *self._name_problems(),
             *self._port_problems(port, outbound_only=outbound_only, upstreams=upstreams),
             *self._container_problems(containers, volumes),
+            *self._secret_problems(token_secret),
         ]
         if compatibility not in _FARGATE | _EC2:
             problems.append("compatibility has to be FARGATE, EC2 or EC2_AND_FARGATE.")
@@ -231,7 +232,9 @@ class MeshTask(Construct):
         )
         self._complete_definition()
         self._log_driver = log_driver or self._own_log_driver()
-        self.token_secret = (token_secret or self._own_token_secret()) if mesh.acls else None
+        self.token_secret: secretsmanager.ISecret | None = None
+        if mesh.acls:
+            self.token_secret = token_secret or self._own_token_secret()
         applications = [self._application(name, options) for name, options in containers.items()]
         consul, init = self._consul_client(), self._mesh_init(config)
         sidecar = self._sidecar_proxy(consul, init, envoy_arguments)
@@ -301,6 +304,7 @@ class MeshTask(Construct):
             for name in ("propagate_tags", "task_definition")
             if name in arguments
         ]
+        problems += self._cluster_problems(cluster)
         if self._compatibility not in possible:
             problems.append(
                 f"The task cannot be launched on {launch_type.name}. Give MeshTask a compatibility "
@@ -309,11 +313,11 @@ class MeshTask(Construct):
         if problems:
             raise MeshError(self, problems)
         make = ecs.FargateService if launch_type == ecs.LaunchType.FARGATE else ecs.Ec2Service
-        defaults: dict[str, Any] = {
-            "circuit_breaker": ecs.DeploymentCircuitBreaker(rollback=True),
-            # CDK's own default stops half of the tasks before new ones are there.
-            "min_healthy_percent": 100,
-        }
+        defaults: dict[str, Any] = {"circuit_breaker": ecs.DeploymentCircuitBreaker(rollback=True)}
+        if not arguments.get("daemon"):
+            # CDK's own default stops half of the tasks before new ones are there. (A daemon's task
+            # has to go before its successor can come.)
+            defaults["min_healthy_percent"] = 100
         groups = [*self.mesh.security_groups, *arguments.pop("security_groups", ())]
         service: ecs.FargateService | ecs.Ec2Service = make(
             self,
@@ -324,9 +328,22 @@ class MeshTask(Construct):
             security_groups=groups,
             **(defaults | arguments),
         )
-        if self._provisioned is not None:
-            service.node.add_dependency(self._provisioned)
+        if self.mesh.acls:
+            # Without provisioning the agent's token is still to be there, which the controller's
+            # own deployment makes.
+            service.node.add_dependency(self._provisioned or self.mesh.controller)
         return service
+
+    def _cluster_problems(self, cluster: ecs.ICluster) -> Iterator[str]:
+        if not self.mesh.acls:
+            return
+        ours, theirs = cluster.cluster_name, self.mesh.controller.cluster.cluster_name
+        # What CloudFormation names cannot be compared here.
+        if ours != theirs and not (Token.is_unresolved(ours) or Token.is_unresolved(theirs)):
+            yield (
+                f'The ECS cluster is "{ours}", but the controller makes tokens for "{theirs}". '
+                "Run the service there, or make a controller for this cluster."
+            )
 
     # --- what cannot work ----------------------------------------------------------------------
 
@@ -377,6 +394,21 @@ class MeshTask(Construct):
                     f'The upstreams "{other.service}" and "{upstream.service}" have the same '
                     f"local_port {local}. Give each its own."
                 )
+
+    def _secret_problems(self, given: secretsmanager.ISecret | None) -> Iterator[str]:
+        if given is None:
+            return
+        if not self.mesh.acls:
+            yield "There is a token_secret, but the mesh has no ACLs. Leave it out."
+            return
+        wanted = names.service_secret_name(self.mesh.controller.secret_prefix, self.service_name)
+        found = given.secret_name
+        # A secret that is made in the app has a name only when it is deployed.
+        if not Token.is_unresolved(found) and found != wanted:
+            yield (
+                f'The token_secret is "{found}", but TaskProvisioning writes the token of this '
+                f'service to "{wanted}". Give that one, or leave it out to have it made.'
+            )
 
     def _container_problems(
         self,
@@ -440,6 +472,7 @@ class MeshTask(Construct):
 
     def _own_token_secret(self) -> secretsmanager.Secret:
         controller = self.mesh.controller
+        self.mesh.claim_token_secret(self.service_name, self)
         return make_token_secret(
             self,
             "TokenSecret",
@@ -468,6 +501,8 @@ class MeshTask(Construct):
         keys = [secret.encryption_key for secret in secrets if secret is not None]
         for statement in key_statements(self, DECRYPT, keys):
             self.task_definition.add_to_execution_role_policy(statement)
+        for statement in self.mesh.discovery_statements:
+            self.task_definition.add_to_task_role_policy(statement)
 
     # --- the containers ------------------------------------------------------------------------
 
@@ -482,15 +517,13 @@ class MeshTask(Construct):
         client, servers = self.mesh.consul_client, self.mesh.servers
         secrets = {}
         if client.acls:
-            secrets[consul_client.AGENT_TOKEN] = ecs.Secret.from_secrets_manager(
-                self.mesh.controller.client_token_secret, "token"
+            secrets[consul_client.AGENT_TOKEN] = self._secret(
+                "ClientToken", self.mesh.controller.client_token_secret, "token"
             )
         if client.gossip and servers.gossip_key_secret is not None:
-            secrets[consul_client.GOSSIP_KEY] = ecs.Secret.from_secrets_manager(
-                servers.gossip_key_secret
-            )
+            secrets[consul_client.GOSSIP_KEY] = self._secret("GossipKey", servers.gossip_key_secret)
         if client.tls and servers.ca_secret is not None:
-            secrets[consul_client.CA_PEM] = ecs.Secret.from_secrets_manager(servers.ca_secret)
+            secrets[consul_client.CA_PEM] = self._secret("Ca", servers.ca_secret)
         container = self._container(
             CONSUL_CLIENT,
             image=self.mesh.consul_image,
@@ -522,9 +555,10 @@ class MeshTask(Construct):
             SIDECAR_PROXY,
             image=self.mesh.envoy_image,
             entry_point=["envoy"],
-            command=["--config-path", _BOOTSTRAP_FILE, *arguments],
+            # Hot restart is for two Envoys on one machine, which would share memory and a socket.
+            command=["--config-path", _BOOTSTRAP_FILE, "--disable-hot-restart", *arguments],
             # The only user that can read the file, which has the service's token in it.
-            user=str(layout.ENVOY_UID),
+            user=_user(layout.ENVOY_UID),
             ulimits=[
                 ecs.Ulimit(
                     name=ecs.UlimitName.NOFILE, soft_limit=_OPEN_FILES, hard_limit=_OPEN_FILES
@@ -539,7 +573,8 @@ class MeshTask(Construct):
                 retries=10,
             ),
         )
-        _mount(container, _ENVOY, layout.BOOTSTRAP_DIR, read_only=True)
+        # Not read-only: there is the socket of Envoy's administration, which only it can reach.
+        _mount(container, _ENVOY, layout.BOOTSTRAP_DIR)
         container.add_container_dependencies(*_after_start(consul, init))
         return container
 
@@ -560,8 +595,8 @@ class MeshTask(Construct):
         """Add a container of one of our own programs."""
         secrets = {}
         if self.token_secret is not None:
-            secrets[layout.TOKEN_VARIABLE] = ecs.Secret.from_secrets_manager(
-                self.token_secret, "token"
+            secrets[layout.TOKEN_VARIABLE] = self._secret(
+                f"TokenFor{command}", self.token_secret, "token"
             )
         return self._container(
             name,
@@ -569,9 +604,15 @@ class MeshTask(Construct):
             command=[command],
             environment={layout.CONFIG_VARIABLE: config.to_json()},
             secrets=secrets,
-            user=str(user),
+            user=_user(user),
             essential=essential,
         )
+
+    def _secret(
+        self, construct_id: str, secret: secretsmanager.ISecret, field: str | None = None
+    ) -> ecs.Secret:
+        """Refer to a secret; the execution role is granted to read it."""
+        return ecs.Secret.from_secrets_manager(without_key(self, construct_id, secret), field)
 
     def _container(
         self,
@@ -610,6 +651,11 @@ def _config_problems(config: TaskConfig) -> Iterator[str]:
         config.to_json()
     except TaskConfigError as error:
         yield str(error)
+
+
+def _user(uid: int) -> str:
+    """Return a container's user: with a group of its own, for without one it has root's."""
+    return f"{uid}:{uid}"
 
 
 def _port_in_use(what: str, port: float) -> str:

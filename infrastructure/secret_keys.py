@@ -1,4 +1,4 @@
-"""The permission to use keys in KMS for what is in Secrets Manager, and for nothing else."""
+"""Keys in KMS: the permission to use them for secrets, and for nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 DECRYPT = ("kms:Decrypt",)
@@ -42,3 +43,28 @@ def key_statements(
             },
         )
     ]
+
+
+def without_key(
+    scope: Construct, construct_id: str, secret: secretsmanager.ISecret
+) -> secretsmanager.ISecret:
+    """Return a secret whose grants do not touch the policy of its key.
+
+    There CDK names the role that is granted, and so the key's stack would depend on the role's. Who
+    grants adds `key_statements` to the role: a key that CDK makes leaves it to IAM who may use it.
+
+    Args:
+        scope: the construct that uses the secret.
+        construct_id: for the reference to it.
+        secret: the secret.
+
+    """
+    if secret.encryption_key is None:
+        return secret
+    complete = secret.secret_full_arn
+    return secretsmanager.Secret.from_secret_attributes(
+        scope,
+        construct_id,
+        secret_complete_arn=complete,
+        secret_partial_arn=None if complete else secret.secret_arn,
+    )

@@ -6,6 +6,7 @@ ECS puts the tags of a task definition on its tasks only if whoever starts them 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -66,21 +67,30 @@ def _resolved(construct: IConstruct, value: Any) -> Any:
 
 
 def _text(resolved: Any) -> str:
-    """Write a resolved value as text: what is only known when deploying, as its JSON."""
+    """Write a resolved value as text.
+
+    What is only known when deploying becomes a number, the same one for the same thing: in a
+    definition it stands inside a text as well as for a number.
+    """
     if isinstance(resolved, str):
         return resolved
     if isinstance(resolved, Mapping) and "Fn::Join" in resolved:
         separator, parts = resolved["Fn::Join"]
         return str(separator).join(_text(part) for part in parts)
-    return json.dumps(resolved, sort_keys=True).replace('"', "'")
+    canonical = json.dumps(resolved, sort_keys=True).encode()
+    return str(int.from_bytes(hashlib.sha256(canonical).digest()[:8], "big"))
 
 
 def _run_task_parameters(machine: sfn.CfnStateMachine) -> Iterator[Mapping[str, Any]]:
-    """Yield the parameters of all states that run an ECS task."""
+    """Yield the parameters of all states that run an ECS task, as far as they are known."""
     definition = _resolved(machine, machine.definition_string)
     if definition is None:
         return
-    pending = [json.loads(_text(definition))]
+    try:
+        pending = [json.loads(_text(definition))]
+    except ValueError:
+        # A parameter of the stack, or a text with placeholders: only the deployment knows it.
+        return
     while pending:
         value = pending.pop()
         if isinstance(value, list):

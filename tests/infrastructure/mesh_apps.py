@@ -39,7 +39,9 @@ def new_app(directory: Path | None = None) -> cdk.App:
 class Surroundings:
     """What a stack with mesh tasks has besides them."""
 
-    def __init__(self, stack: cdk.Stack, *, acls: bool, key: bool = False, **mesh: Any) -> None:
+    def __init__(
+        self, stack: cdk.Stack, *, acls: bool, own_key: kms.IKey | None = None, **mesh: Any
+    ) -> None:
         self.stack = stack
         self.vpc = ec2.Vpc.from_vpc_attributes(
             stack,
@@ -66,7 +68,7 @@ class Surroundings:
                 cluster=self.cluster,
                 secret_prefix="consul",
                 consul_http_address="http://consul.internal:8500",
-                encryption_key=kms.Key.from_key_arn(stack, "Key", KEY_ARN) if key else None,
+                encryption_key=own_key,
             )
         self.mesh = Mesh(
             stack,
@@ -144,7 +146,12 @@ def make_open(stack: cdk.Stack) -> None:
 
 def make_secure(stack: cdk.Stack) -> None:
     """Make tasks with ACLs, TLS, encrypted gossip, a key, and a task with everything set."""
-    around = Surroundings(stack, acls=True, key=True, servers=secure_servers(stack))
+    around = Surroundings(
+        stack,
+        acls=True,
+        own_key=kms.Key.from_key_arn(stack, "Key", KEY_ARN),
+        servers=secure_servers(stack),
+    )
     task = around.task("Minimal", service_name="web", port=8080)
     task.service("Service", cluster=around.cluster)
     extra = ec2.SecurityGroup.from_security_group_id(
@@ -213,7 +220,7 @@ def make_secure(stack: cdk.Stack) -> None:
         security_groups=[extra],
         circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=False),
     )
-    around.task(
+    second = around.task(
         "SecondFamily",
         service_name="shop",
         family="shop-canary",
@@ -223,6 +230,7 @@ def make_secure(stack: cdk.Stack) -> None:
         token_secret=everything.token_secret,
         provision_on_deploy=False,
     )
+    second.service("Service", cluster=around.cluster)
 
 
 def synthesize_stack(make: Callable[[cdk.Stack], None], directory: Path) -> Deployed:

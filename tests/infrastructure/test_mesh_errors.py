@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,16 +13,25 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_scheduler_targets as scheduler_targets
 from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as sfn_tasks
 
 from containers.task_config import Check
+from infrastructure.external_consul import ExternalConsul
 from infrastructure.mesh import Mesh, MeshError
 from infrastructure.mesh_task import MeshTask, Upstream
 from tests.conftest import SynthesizeOnce
-from tests.infrastructure.mesh_apps import Surroundings, container, new_app, plain_servers
+from tests.infrastructure.mesh_apps import (
+    Surroundings,
+    container,
+    new_app,
+    plain_servers,
+    secret,
+)
+from tests.synthesized import IRELAND
 
 WEB: dict[str, Any] = {"service_name": "web", "port": 8080}
 
@@ -187,6 +197,95 @@ def test_asking_for_a_container_that_is_not_there_names_it(around: Surroundings)
         task.container("web")
 
 
+@pytest.fixture
+def with_acls(stack: cdk.Stack) -> Surroundings:
+    return Surroundings(stack, acls=True, tls=False, servers=plain_servers())
+
+
+def test_a_token_secret_that_nobody_would_fill_is_an_error(with_acls: Surroundings) -> None:
+    arn = IRELAND.arn("secretsmanager", "secret:another-Ab1234")
+    other = secret(with_acls.stack, "Another", arn)
+
+    with pytest.raises(
+        MeshError, match=r'^Shop/Web: The token_secret is "another", but .*"consul-web"'
+    ):
+        with_acls.task("Web", **WEB, token_secret=other)
+
+
+def test_a_token_secret_that_exists_can_be_given(with_acls: Surroundings) -> None:
+    arn = IRELAND.arn("secretsmanager", "secret:consul-web-Ab1234")
+
+    task = with_acls.task("Web", **WEB, token_secret=secret(with_acls.stack, "Known", arn))
+
+    assert task.token_secret is not None
+    assert task.token_secret.secret_arn == arn
+
+
+def test_two_tasks_of_a_service_cannot_both_make_its_secret(with_acls: Surroundings) -> None:
+    first = with_acls.task("First", **WEB)
+
+    with pytest.raises(
+        MeshError, match=r"^Shop/Second: Shop/First has made the secret .*token_secret="
+    ):
+        with_acls.task("Second", **WEB, family="web-canary")
+    with_acls.task("Third", **WEB, family="web-canary", token_secret=first.token_secret)
+
+
+def test_a_service_in_a_cluster_of_another_controller_is_an_error(with_acls: Surroundings) -> None:
+    other = ecs.Cluster.from_cluster_attributes(
+        with_acls.stack, "OtherCluster", cluster_name="other", vpc=with_acls.vpc
+    )
+    task = with_acls.task("Web", **WEB)
+
+    with pytest.raises(
+        MeshError, match='ECS cluster is "other", but the controller makes tokens for "my-cluster"'
+    ):
+        task.service("Service", cluster=other)
+
+
+def test_a_key_that_another_stack_makes_leads_to_no_cycle(synthesize_once: SynthesizeOnce) -> None:
+    app = new_app()
+    platform = cdk.Stack(app, "Platform")
+    around = Surroundings(
+        platform, acls=True, tls=False, servers=plain_servers(), own_key=kms.Key(platform, "Own")
+    )
+    shop = cdk.Stack(app, "Shop")
+    task = MeshTask(shop, "Web", mesh=around.mesh, containers={"app": container()}, **WEB)
+    task.service("Service", cluster=around.cluster)
+
+    template = app.synth().get_stack_by_name("Shop").template
+
+    (decrypt,) = (
+        statement
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::IAM::Policy"
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Action"] == "kms:Decrypt"
+    )
+    assert "Own" in json.dumps(decrypt["Resource"])
+
+
+@pytest.mark.parametrize("service", ["ec2", "ecs"])
+def test_an_agent_that_asks_aws_for_its_servers_may_do_so(stack: cdk.Stack, service: str) -> None:
+    join = f"provider=aws region=eu-west-1 service={service} tag_key=consul tag_value=server"
+    servers = ExternalConsul(http_address="http://consul:8500", retry_join=["10.0.0.1", join])
+    around = Surroundings(stack, acls=False, tls=False, servers=servers)
+
+    (statement,) = around.mesh.discovery_statements
+
+    expected = {
+        "ec2": ["ec2:DescribeInstances"],
+        "ecs": [
+            "ecs:DescribeServices",
+            "ecs:DescribeTasks",
+            "ecs:ListClusters",
+            "ecs:ListServices",
+            "ecs:ListTasks",
+        ],
+    }
+    assert statement.to_json()["Action"] in (expected[service], expected[service][0])
+
+
 # --------------------------------------------------------------------------------------------------
 # Meshes
 # --------------------------------------------------------------------------------------------------
@@ -240,8 +339,11 @@ def test_given_security_groups_take_the_place_of_the_meshs_own(stack: cdk.Stack)
 # --------------------------------------------------------------------------------------------------
 
 
-def synth(around: Surroundings) -> None:
-    cast("cdk.App", around.stack.node.root).synth()
+def synth(around: Surroundings) -> dict[str, Any]:
+    """Synthesize the app and return the template of the stack."""
+    assembly = cast("cdk.App", around.stack.node.root).synth()
+    template: dict[str, Any] = assembly.get_stack_by_name(around.stack.stack_name).template
+    return template
 
 
 Start = Callable[[Surroundings, MeshTask], None]
@@ -374,6 +476,56 @@ def test_whatever_starts_it_with_its_tags_is_not(around: Surroundings) -> None:
     )
 
     synth(around)
+
+
+def from_a_text(around: Surroundings) -> None:
+    body = sfn.DefinitionBody.from_string('{"StartAt": ${Start}, "States": {}}')
+    sfn.StateMachine(
+        around.stack, "Own", definition_body=body, definition_substitutions={"Start": '"A"'}
+    )
+
+
+def from_a_parameter(around: Surroundings) -> None:
+    parameter = cdk.CfnParameter(around.stack, "Definition")
+    body = sfn.DefinitionBody.from_string(parameter.value_as_string)
+    sfn.StateMachine(around.stack, "Own", definition_body=body)
+
+
+def with_a_number_of_the_deployment(around: Surroundings) -> None:
+    parameter = cdk.CfnParameter(around.stack, "Number", type="Number")
+    mapped = sfn.Map(around.stack, "Map", max_concurrency=parameter.value_as_number)
+    mapped.item_processor(sfn.Pass(around.stack, "Pass"))
+    body = sfn.DefinitionBody.from_chainable(mapped)
+    sfn.StateMachine(around.stack, "Own", definition_body=body)
+
+
+@pytest.mark.parametrize("make", [from_a_text, from_a_parameter, with_a_number_of_the_deployment])
+def test_a_workflow_of_which_the_deployment_knows_more_is_none_of_its_business(
+    around: Surroundings, make: Callable[[Surroundings], None]
+) -> None:
+    around.task("Web", **WEB)
+    make(around)
+
+    synth(around)
+
+
+def test_a_daemon_may_be_without_a_task_while_it_is_replaced(around: Surroundings) -> None:
+    task = around.task(
+        "Web",
+        **{**WEB, "containers": {"app": container(memory_reservation_mib=64)}},
+        compatibility=ecs.Compatibility.EC2,
+    )
+
+    task.service("Service", cluster=around.cluster, daemon=True)
+
+    template = synth(around)
+    (rendered,) = (
+        resource["Properties"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::ECS::Service"
+    )
+    assert rendered["SchedulingStrategy"] == "DAEMON"
+    assert rendered["DeploymentConfiguration"]["MinimumHealthyPercent"] == 0
 
 
 @pytest.mark.parametrize(

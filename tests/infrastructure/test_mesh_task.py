@@ -63,6 +63,7 @@ SECURE_CONFIG = OPEN_CONFIG | {
     "acl": {"enabled": True, "default_policy": "deny", "down_policy": "async-cache"},
     "ca_file": "/consul/config/ca.pem",
     "verify_outgoing": True,
+    "verify_server_hostname": True,
     "auto_encrypt": {"tls": True},
 }
 
@@ -140,7 +141,7 @@ def program(
 
 
 def mesh_init(config: dict[str, Any], *, token: str | None = None) -> dict[str, Any]:
-    return program("consul-ecs-mesh-init", "mesh-init", config, "5995", token) | {
+    return program("consul-ecs-mesh-init", "mesh-init", config, "5995:5995", token) | {
         "Essential": False,
         "MountPoints": [
             mount("consul_binary", "/bin/consul-inject", read_only=True),
@@ -150,7 +151,7 @@ def mesh_init(config: dict[str, Any], *, token: str | None = None) -> dict[str, 
 
 
 def health_sync(config: dict[str, Any], *, token: str | None = None) -> dict[str, Any]:
-    return program("consul-ecs-health-sync", "health-sync", config, "5996", token) | {
+    return program("consul-ecs-health-sync", "health-sync", config, "5996:5996", token) | {
         "DependsOn": [MESH_INIT_SUCCEEDED, CLIENT_STARTED],
     }
 
@@ -159,8 +160,13 @@ def sidecar_proxy(*, port: int = 20000, arguments: tuple[str, ...] = ()) -> dict
     return {
         **own_container("sidecar-proxy", "docker.io/envoyproxy/envoy:v1.34.10"),
         "EntryPoint": ["envoy"],
-        "Command": ["--config-path", "/consul/envoy/envoy-bootstrap.json", *arguments],
-        "User": "5995",
+        "Command": [
+            "--config-path",
+            "/consul/envoy/envoy-bootstrap.json",
+            "--disable-hot-restart",
+            *list(arguments),
+        ],
+        "User": "5995:5995",
         "DependsOn": [MESH_INIT_SUCCEEDED, CLIENT_STARTED],
         "HealthCheck": {
             "Command": ["CMD", "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"],
@@ -169,7 +175,7 @@ def sidecar_proxy(*, port: int = 20000, arguments: tuple[str, ...] = ()) -> dict
             "Retries": 10,
         },
         "Ulimits": [{"Name": "nofile", "SoftLimit": 1048576, "HardLimit": 1048576}],
-        "MountPoints": [mount("consul_envoy", "/consul/envoy", read_only=True)],
+        "MountPoints": [mount("consul_envoy", "/consul/envoy", read_only=False)],
     }
 
 
@@ -509,7 +515,10 @@ def test_the_execution_role_alone_may_read_what_the_task_refers_to(secure_mesh: 
             },
         },
     ]
-    assert "Minimal/TaskDefinition/TaskRole" not in policies
+    # The agent finds servers on EC2 by a tag, and nothing else is allowed to the task.
+    assert policies["Minimal/TaskDefinition/TaskRole"]["PolicyDocument"]["Statement"] == [
+        {"Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*"}
+    ]
     readers = {name for name, other in policies.items() if token in json.dumps(other)}
     assert readers == {"Minimal/TaskDefinition/ExecutionRole"}
 
@@ -523,6 +532,12 @@ def test_given_policies_are_attached_to_the_roles(secure_mesh: Deployed) -> None
     assert roles["Everything/TaskDefinition/ExecutionRole"]["ManagedPolicyArns"] == [
         "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly"
     ]
+
+
+def test_a_task_whose_agent_joins_addresses_may_do_nothing_in_aws(open_mesh: Deployed) -> None:
+    assert not {
+        name for name in open_mesh.of_type("AWS::IAM::Policy") if name.endswith("/TaskRole")
+    }
 
 
 def test_no_application_container_mounts_a_volume_of_the_mesh(
@@ -601,6 +616,16 @@ def test_the_deployment_provisions_the_token_before_it_creates_the_service(
     # The controller is whole by then, and ClusterBootstrap has run.
     assert ("Custom::WorkflowRun", "BootstrapOnDeploy") in run["DependsOn"]
     assert ("Custom::WorkflowRun", "Minimal/Token") in service["DependsOn"]
+
+
+def test_a_service_whose_token_the_deployment_does_not_make_comes_after_the_controller(
+    secure_mesh: Deployed,
+) -> None:
+    service = secure_mesh.resources["AWS::ECS::Service", "SecondFamily/Service/Service"]
+
+    # ClusterBootstrap makes the token of its agent.
+    assert ("Custom::WorkflowRun", "BootstrapOnDeploy") in service["DependsOn"]
+    assert not {name for _, name in service["DependsOn"] if name.endswith("/Token")}
 
 
 def test_a_task_that_shall_not_be_provisioned_by_the_deployment_is_not(
