@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,8 @@ def secure_servers(stack: cdk.Stack) -> ExternalConsul:
         http_address="https://consul.internal:8501",
         retry_join=["10.0.0.1", "provider=aws tag_key=consul tag_value=server"],
         datacenter="dc1",
-        ca_secret=secret(stack, "Ca", CA_SECRET_ARN),
-        gossip_key_secret=secret(stack, "Gossip", GOSSIP_SECRET_ARN),
+        ca_secret=secret(stack, "CaSecret", CA_SECRET_ARN),
+        gossip_key_secret=secret(stack, "GossipSecret", GOSSIP_SECRET_ARN),
     )
 
 
@@ -231,6 +232,27 @@ def make_secure(stack: cdk.Stack) -> None:
         provision_on_deploy=False,
     )
     second.service("Service", cluster=around.cluster)
+
+
+def make_partial(stack: cdk.Stack) -> None:
+    """Make a mesh with ACLs alone, one with TLS alone, and one with encrypted gossip alone."""
+    servers = secure_servers(stack)
+    around = Surroundings(stack, acls=True, tls=False, servers=plain_servers())
+    around.task("Acls", service_name="acls", port=8080)
+    for construct_id, tls, used in (
+        ("Tls", True, replace(servers, gossip_key_secret=None)),
+        ("Gossip", False, replace(servers, ca_secret=None)),
+    ):
+        mesh = Mesh(
+            stack,
+            f"{construct_id}Mesh",
+            servers=used,
+            vpc=around.vpc,
+            acls=False,
+            tls=tls,
+            mesh_init_image=image("registry/mesh-init"),
+        )
+        around.task(construct_id, mesh=mesh, service_name=construct_id.lower(), port=8080)
 
 
 def synthesize_stack(make: Callable[[cdk.Stack], None], directory: Path) -> Deployed:

@@ -391,6 +391,57 @@ def test_an_arm_task_differs_in_its_platform_alone(open_mesh: Deployed) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "secrets", "sections", "completed"),
+    [
+        (
+            "Acls",
+            {"consul-client": ["AGENT_TOKEN"], "consul-ecs-mesh-init": ["CONSUL_HTTP_TOKEN"]},
+            {"acl"},
+            ".acl.tokens.agent = $ENV.AGENT_TOKEN",
+        ),
+        (
+            "Tls",
+            {"consul-client": ["CONSUL_CACERT_PEM"]},
+            {"ca_file", "verify_outgoing", "verify_server_hostname", "auto_encrypt"},
+            ".auto_encrypt.ip_san = [$address]",
+        ),
+        (
+            "Gossip",
+            {"consul-client": ["CONSUL_GOSSIP_ENCRYPTION_KEY"]},
+            set(),
+            ".encrypt = $ENV.CONSUL_GOSSIP_ENCRYPTION_KEY",
+        ),
+    ],
+)
+def test_acls_tls_and_gossip_can_each_be_had_alone(
+    synthesize_mesh: mesh_apps.SynthesizeMesh,
+    name: str,
+    secrets: dict[str, list[str]],
+    sections: set[str],
+    completed: str,
+) -> None:
+    deployed = synthesize_mesh(mesh_apps.make_partial)
+    containers = {
+        container["Name"]: container
+        for container in definition(deployed, name)["ContainerDefinitions"]
+    }
+    client = containers["consul-client"]
+
+    assert {
+        container: [secret["Name"] for secret in properties["Secrets"]]
+        for container, properties in containers.items()
+        if "Secrets" in properties
+    } == secrets
+    assert set(client["Environment"][0]["Value"]) == {*OPEN_CONFIG, *sections}
+    (line,) = (line for line in client["Command"][0].splitlines() if "jq --arg" in line)
+    assert line == (
+        'printf \'%s\' "$CONSUL_CLIENT_CONFIG" | jq --arg address "$address" '
+        f"'.advertise_addr = $address | .bind_addr = $address | {completed}' "
+        "> /consul/config/client.json"
+    )
+
+
 RESERVED = (64, 128, 32, 96)
 
 
