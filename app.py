@@ -13,6 +13,7 @@ import aws_cdk as cdk
 
 from examples import ExampleError, add_example
 from infrastructure.lambda_asset import AssetError
+from infrastructure.mesh import MeshError
 from infrastructure.stack import ConsulOnEcsStack
 from settings import Settings, SettingsError, load_settings
 
@@ -54,5 +55,5 @@ def stack_name(settings: Settings) -> str:
 if __name__ == "__main__":
     try:
         make_app()
-    except (SettingsError, AssetError, ExampleError) as error:
+    except (SettingsError, AssetError, ExampleError, MeshError) as error:
         sys.exit(str(error))

@@ -2,6 +2,10 @@
 
 The configuration holds the service's token, which is why only the user that the proxy runs as can
 read the file, why it never exists half-written, and why what the command prints is never logged.
+
+Envoy shows its configuration, token included, to everybody who can reach its administration, and
+ends if told so there. Consul puts that on a port of the loopback interface, which all containers of
+a task share; here it becomes a socket next to the file.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from containers.errors import (
     Refused,
 )
 from containers.layout import (
+    ADMIN_SOCKET,
     BOOTSTRAP_FILE,
     CONFIG_VARIABLE,
     CONSUL_BINARY,
@@ -38,6 +43,13 @@ from containers.redaction import redactor
 _TIMEOUT_SECONDS: Final = 30
 _LONGEST_COMPLAINT: Final = 1000
 _ONLY_OWNER_READS: Final = 0o400
+_ONLY_OWNER_CONNECTS: Final = 0o600
+# What Linux takes for a socket, less the zero at its end.
+_LONGEST_SOCKET_PATH: Final = 107
+# The kinds of address that Consul has for Envoy, in both spellings that JSON has for them.
+_ADDRESS_KINDS: Final = frozenset({"socket_address", "socketAddress", "pipe"})
+# Consul's name for Envoy itself, as the source of the metrics that Envoy's listeners offer.
+_SELF_ADMIN: Final = "self_admin"
 
 # What the command says, in Go's and in the agent's words, when another try may go better.
 _PASSING: Final = re.compile(
@@ -71,10 +83,18 @@ def find_consul(environment: Mapping[str, str], inject_dir: str = CONSUL_INJECT_
     return found
 
 
-def make_bootstrap(consul: str, proxy_id: str, environment: Mapping[str, str]) -> str:
+def make_bootstrap(
+    consul: str, proxy_id: str, environment: Mapping[str, str], directory: str
+) -> str:
     """Let Consul make the bootstrap configuration of a proxy, and return it.
 
     The token reaches the command through its environment only: command lines can be read by all.
+
+    Args:
+        consul: the path of the `consul` binary.
+        proxy_id: the proxy's ID, as it is registered.
+        environment: the container's.
+        directory: where Envoy is to have the socket of its administration.
 
     Raises:
         BootstrapNotReady: if the agent was not ready for it.
@@ -112,7 +132,9 @@ def make_bootstrap(consul: str, proxy_id: str, environment: Mapping[str, str]) -
         ) from None
     if done.returncode:
         _raise_complaint(done.returncode, done.stderr, environment)
-    return _checked(done.stdout)
+    document = _checked(done.stdout)
+    _move_administration(document, f"{directory}/{ADMIN_SOCKET}")
+    return json.dumps(document, indent=2)
 
 
 def _raise_complaint(code: int, stderr: bytes, environment: Mapping[str, str]) -> None:
@@ -137,14 +159,13 @@ def _raise_complaint(code: int, stderr: bytes, environment: Mapping[str, str]) -
     )
 
 
-def _checked(stdout: bytes) -> str:
+def _checked(stdout: bytes) -> dict[str, Any]:
     """Return a configuration that has what Envoy needs to find the agent.
 
     Nothing of it goes into a message: it holds the token.
     """
     try:
-        text = stdout.decode()
-        document = json.loads(text)
+        document = json.loads(stdout.decode())
     except ValueError:
         raise BootstrapFailed(
             "consul connect envoy printed something that is not JSON. Check that the consul binary "
@@ -153,7 +174,6 @@ def _checked(stdout: bytes) -> str:
     lacking = [
         ".".join(path)
         for path, kind in (
-            (("admin",), dict),
             (("node", "cluster"), str),
             (("node", "id"), str),
             (("static_resources", "clusters"), list),
@@ -166,7 +186,40 @@ def _checked(stdout: bytes) -> str:
             f"consul connect envoy printed a configuration without {', '.join(lacking)}. Use a "
             "version of Consul that this project supports (1.10 or newer)."
         )
-    return text
+    checked: dict[str, Any] = document
+    return checked
+
+
+def _move_administration(document: dict[str, Any], path: str) -> None:
+    """Let Envoy be administered through a socket, and read its own metrics there.
+
+    Without an address Envoy has no administration, and needs none.
+    """
+    admin = document.get("admin")
+    address = admin.get("address") if isinstance(admin, dict) else admin
+    if address is None:
+        return
+    if not (
+        isinstance(admin, dict)
+        and isinstance(address, dict)
+        and len(address) == 1
+        and address.keys() <= _ADDRESS_KINDS
+    ):
+        raise BootstrapFailed(
+            "consul connect envoy printed a configuration whose admin.address is of an unknown "
+            "kind, so that it cannot be kept from the other containers. Leave the administration "
+            "as Consul makes it: look for envoy_bootstrap_json_tpl in the proxy's configuration."
+        )
+    admin["address"] = {"pipe": {"path": path, "mode": _ONLY_OWNER_CONNECTS}}
+    for cluster in document["static_resources"]["clusters"]:
+        if isinstance(cluster, dict) and cluster.get("name") == _SELF_ADMIN:
+            cluster.pop("loadAssignment", None)
+            cluster["load_assignment"] = {
+                "cluster_name": _SELF_ADMIN,
+                "endpoints": [
+                    {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": path}}}}]}
+                ],
+            }
 
 
 def _at(document: Any, path: tuple[str, ...]) -> Any:
@@ -176,12 +229,18 @@ def _at(document: Any, path: tuple[str, ...]) -> Any:
 
 
 def check_writable(directory: str) -> None:
-    """Find out whether files can be made in a directory, by making one.
+    """Find out whether a directory takes files, by making one, and Envoy's socket, by its length.
 
     Raises:
         BootstrapDirUnusable: if not.
 
     """
+    longest = _LONGEST_SOCKET_PATH - len(f"/{ADMIN_SOCKET}")
+    if len(os.fsencode(directory)) > longest:
+        raise BootstrapDirUnusable(
+            f"{directory} (bootstrapDir) is too long a path: Envoy has a socket there. Use one of "
+            f"at most {longest} bytes."
+        )
     probe = Path(directory, f".{BOOTSTRAP_FILE}.new")
     try:
         os.close(_create(probe))

@@ -17,8 +17,11 @@ HEALTH_SYNC_UID: Final = 5996
 
 # Directories that containers share.
 BOOTSTRAP_DIR: Final = "/consul/envoy"
-"""A volume of mesh-init (writes) and the sidecar proxy (reads); it holds the service's token."""
+"""A volume of mesh-init and the sidecar proxy alone: what is in it tells the service's token."""
 BOOTSTRAP_FILE: Final = "envoy-bootstrap.json"
+"""Written by mesh-init, read by the proxy."""
+ADMIN_SOCKET: Final = "admin.sock"
+"""Where Envoy is administered; Envoy makes it."""
 CONSUL_INJECT_DIR: Final = "/bin/consul-inject"
 """A volume of consul-client (puts the `consul` binary there) and mesh-init (runs it)."""
 CONSUL_BINARY: Final = "consul"

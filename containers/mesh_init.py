@@ -172,6 +172,6 @@ def _start(
     agent.register(proxy)
     _LOG.info("Registered its proxy %s.", proxy["ID"])
     instance = service_id(config.service.name, task.id)
-    bootstrap = make_bootstrap(consul, proxy_id(instance), environment)
+    bootstrap = make_bootstrap(consul, proxy_id(instance), environment, config.bootstrap_dir)
     path = write_bootstrap(config.bootstrap_dir, bootstrap)
     _LOG.info("Wrote the proxy's configuration to %s.", path)

@@ -11,6 +11,7 @@ A check here is one that Consul itself makes when a service is registered (`agen
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +42,12 @@ _MOST_META: Final = 64
 _LARGEST_PORT: Final = 65535
 _LARGEST_WEIGHT: Final = 65535
 _EXCERPT: Final = 40
+
+_LOOPBACK: Final = "127.0.0.1"
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - nothing is bound here
+# An agent's: servers' RPC, gossip in the datacenter and beyond, HTTP, HTTPS, gRPC, gRPC with TLS
+# and DNS.
+_AGENT_PORTS: Final = frozenset({8300, 8301, 8302, 8500, 8501, 8502, 8503, 8600})
 
 TASK_ID_META: Final = "task-id"
 TASK_ARN_META: Final = "task-arn"
@@ -240,6 +247,7 @@ class TaskConfig:
                 "cannot be combined with service.checks: either ECS or Consul decides on the "
                 "service's health. Leave out one of the two",
             )
+        _check_public_listener(document, config)
         _check_ports(document, config)
         return config
 
@@ -629,11 +637,86 @@ def _read_upstream(document: _Object) -> UpstreamConfig:
         destination_type=kind,
         destination_name=name,
         datacenter=document.optional_text("datacenter"),
-        local_bind_address=document.optional_text("localBindAddress"),
+        local_bind_address=_read_address(document, "localBindAddress"),
         local_bind_port=document.required_integer("localBindPort", 1, _LARGEST_PORT),
         config=document.opaque("config"),
         mesh_gateway=document.optional("meshGateway", _read_mesh_gateway),
     )
+
+
+def _read_address(document: _Object, key: str) -> str | None:
+    """Return an IP address. Consul would take a name too, but Envoy resolves none to listen on."""
+    value = document.optional_text(key)
+    try:
+        # Without a zone, which not every Envoy understands.
+        valid = value is None or "%" not in ipaddress.ip_address(value).compressed
+    except ValueError:
+        valid = False
+    if not valid:
+        raise document.error(key, f'must be an IP address such as "{_LOOPBACK}"', value)
+    return value
+
+
+def _proxy_option(config: TaskConfig, name: str) -> tuple[str, Any]:
+    """Return an option of the proxy, and how it is spelled: Consul does not mind the case."""
+    for key, value in config.proxy.config.items():
+        if key.lower() == name and value:
+            return key, value
+    return name, None
+
+
+def _check_public_listener(document: _Object, config: TaskConfig) -> None:
+    """Refuse options that move the public listener from where it is registered and checked.
+
+    Consul would tell other tasks one port and Envoy another one, and ask a port for its health on
+    which nobody listens.
+    """
+    key, port = _proxy_option(config, "bind_port")
+    if port is not None:
+        raise document.error(
+            f"proxy.config.{key}",
+            "moves the proxy's public listener from where Consul checks it. Leave it out, and set "
+            "proxy.publicListenerPort",
+        )
+    key, address = _proxy_option(config, "bind_address")
+    # A proxy that nobody calls may stay on the loopback interface. The wildcard of IPv6 is refused:
+    # Envoy takes no IPv4 with it.
+    allowed = {_EVERYWHERE} if config.service.port else {_EVERYWHERE, _LOOPBACK}
+    if address is not None and (not isinstance(address, str) or address not in allowed):
+        raise document.error(
+            f"proxy.config.{key}",
+            f"takes the proxy's public listener from {_LOOPBACK}, where Consul checks it, or from "
+            f"the task's address, where others call it. Leave it out: it listens on {_EVERYWHERE}, "
+            "and proxy.publicListenerPort sets the port",
+        )
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """Something in the task that wants a port: what messages call it, and the port's place."""
+
+    name: str
+    place: str
+    address: str
+    port: int
+
+    def clashes(self, other: _Listener) -> bool:
+        ours, theirs = ipaddress.ip_address(self.address), ipaddress.ip_address(other.address)
+        same = ours == theirs or ours.is_unspecified or theirs.is_unspecified
+        return same and self.port == other.port
+
+
+def _proxy_listeners(config: TaskConfig) -> Iterable[_Listener]:
+    """Return what the proxy listens on, but for its public listener."""
+    for number, upstream in enumerate(config.proxy.upstreams):
+        name = f"proxy.upstreams[{number}]"
+        address = upstream.local_bind_address or _LOOPBACK
+        yield _Listener(name, f"{name}.localBindPort", address, upstream.local_bind_port)
+    # Consul puts exposed paths where it puts the public listener.
+    address = _proxy_option(config, "bind_address")[1] or _EVERYWHERE
+    for number, path in enumerate((config.proxy.expose or {}).get("paths") or ()):
+        name = f"proxy.expose.paths[{number}]"
+        yield _Listener(name, f"{name}.listenerPort", address, path["listenerPort"])
 
 
 def _check_ports(document: _Object, config: TaskConfig) -> None:
@@ -646,21 +729,20 @@ def _check_ports(document: _Object, config: TaskConfig) -> None:
         raise document.error(
             "service.port", f"is {public}, where the proxy listens. Set proxy.publicListenerPort"
         )
-    taken = {("127.0.0.1", config.service.port): "the service"}
-    for number, upstream in enumerate(config.proxy.upstreams):
-        place = f"proxy.upstreams[{number}]"
-        address = upstream.local_bind_address or "127.0.0.1"
-        socket = ("127.0.0.1" if address == "localhost" else address, upstream.local_bind_port)
-        other = taken.get(socket)
-        # The public listener takes its port on all addresses, unless it is told which.
-        if upstream.local_bind_port == public and "bind_address" not in config.proxy.config:
-            other = "the proxy's public listener"
-        if other:
+    taken = [
+        _Listener("the proxy's public listener", "", _EVERYWHERE, public),
+        _Listener("the service", "", _LOOPBACK, config.service.port),
+    ]
+    for listener in _proxy_listeners(config):
+        others = [other.name for other in taken if other.clashes(listener)]
+        if "expose" in listener.place and listener.port in _AGENT_PORTS:
+            others.append("the Consul agent")
+        if others:
             raise document.error(
-                f"{place}.localBindPort",
-                f"is {upstream.local_bind_port}, where {other} listens. Choose another port",
+                listener.place,
+                f"is {listener.port}, where {others[0]} listens. Choose another port",
             )
-        taken[socket] = place
+        taken.append(listener)
 
 
 # --- What messages say ---------------------------------------------------------------------------

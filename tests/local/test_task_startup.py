@@ -7,13 +7,17 @@ embedded Consul; see tests/local/test_task_agent_real_consul.py for the real one
 
 from __future__ import annotations
 
+import errno
+import http.client
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +27,18 @@ import pytest
 import requests
 from moto import mock_aws
 
+from containers.envoy_bootstrap import make_bootstrap, write_bootstrap
 from containers.task_config import proxy_id, service_id, synced_check_id
 from local.cloud.secrets_manager import corrected_secrets_manager
 from local.cloud.waiting import until
 from local.consul import EmbeddedConsul
 from local.consul.server import Fault
 from local.task.addresses import UnsupportedMachineError, free_task_address
+from local.task.images import envoy_executable
 from local.task.record import CONSUL_CLIENT, HEALTH_SYNC, MESH_INIT, SIDECAR, milestones
 from local.task.secrets import secrets_from
 from local.task.task import LocalTask
+from tests.containers.task import RECORDED, put_consul
 from tests.local import mesh_service
 from tests.local.mesh_service import APP, GREETING, MANAGEMENT, PORT, SERVICE, UPSTREAM_PORT
 
@@ -149,9 +156,13 @@ def _surroundings(
 
 
 @pytest.fixture
-def around(definition: dict[str, Any], tmp_path: Path) -> Iterator[Surroundings]:
+def around(
+    definition: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Surroundings]:
     """Surroundings without tokens: nothing has been provisioned."""
-    with _surroundings(definition, tmp_path, "eu-west-2") as surroundings:
+    # Not `tmp_path`, which has the test's name in it: a socket's path may not be long.
+    directory = tmp_path_factory.mktemp("around")
+    with _surroundings(definition, directory, "eu-west-2") as surroundings:
         yield surroundings
 
 
@@ -235,7 +246,7 @@ def test_each_container_starts_when_its_dependencies_are_met_and_not_before(
 
 def test_the_app_answers_through_the_public_listener_of_envoy(running: Running) -> None:
     assert requests.get(running.url(20000), timeout=TIMEOUT_SECONDS).text == GREETING
-    stats = requests.get(running.url(19000) + "stats", timeout=TIMEOUT_SECONDS).text
+    stats = _administration(running, "/stats")
     assert "tcp.public_listener.downstream_cx_total: 0" not in stats
 
 
@@ -325,18 +336,16 @@ def test_a_container_has_its_own_environment_and_not_that_of_its_parent(running:
     assert "AGENT_TOKEN" not in agent  # it is in the file, from which the agent reads it
 
 
-def test_the_app_cannot_read_envoys_configuration_and_the_proxy_cannot_change_it(
-    running: Running,
-) -> None:
+def test_the_app_cannot_see_the_volume_that_the_proxy_has_its_socket_in(running: Running) -> None:
     if not running.task.confined:
         pytest.skip("this kernel has no Landlock, which keeps the containers' files apart")
     path = running.task.volume("consul_envoy") / "envoy-bootstrap.json"
     as_app = _run_in(running.task, APP, f"cat {path}")
     assert (as_app.returncode, as_app.stdout) == (1, "")
     assert "Permission denied" in as_app.stderr
-    as_proxy = _run_in(running.task, SIDECAR, f"cat {path} >/dev/null && touch {path}.new")
-    assert as_proxy.returncode == 1
-    assert f"{path}.new" in as_proxy.stderr
+    assert _run_in(running.task, APP, f"ls {path.parent}").returncode != 0
+    as_proxy = f"cat {path} >/dev/null && touch {path}.new && rm {path}.new"
+    assert _run_in(running.task, SIDECAR, as_proxy).returncode == 0
 
 
 def _run_in(task: LocalTask, container: str, script: str) -> subprocess.CompletedProcess[str]:
@@ -356,6 +365,64 @@ def _run_in(task: LocalTask, container: str, script: str) -> subprocess.Complete
 # Envoy --------------------------------------------------------------------------------------------
 
 
+class _AtSocket(http.client.HTTPConnection):
+    """A connection to a server that listens on a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+def _admin_socket(running: Running) -> Path:
+    return running.task.volume("consul_envoy") / "admin.sock"
+
+
+def _administration(running: Running, path: str) -> str:
+    """Ask Envoy's administration for something."""
+    with closing(_AtSocket(_admin_socket(running))) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read().decode()
+
+
+def _listening_ports(pid: int) -> set[int]:
+    """Return the TCP ports that a process listens on."""
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            own.add(str(descriptor.readlink()))
+    listening = "0A"
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == listening and f"socket:[{fields[9]}]" in own:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def test_envoys_administration_is_on_no_port(running: Running) -> None:
+    with socket.socket() as probe:
+        probe.settimeout(TIMEOUT_SECONDS)
+        assert probe.connect_ex((running.task.address, 19000)) == errno.ECONNREFUSED
+    assert _listening_ports(running.task.pid(SIDECAR)) == {20000, UPSTREAM_PORT}
+
+
+def test_envoys_administration_which_tells_the_token_is_reached_by_its_user_alone(
+    running: Running,
+) -> None:
+    mode = _admin_socket(running).stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+    _, token = running.around.values()
+    assert token in _administration(running, "/config_dump")
+
+
 def test_envoy_accepts_the_configuration(running: Running) -> None:
     environment = running.task.process_environment(SIDECAR)
     path = running.task.volume("consul_envoy") / "envoy-bootstrap.json"
@@ -372,6 +439,96 @@ def test_envoy_accepts_the_configuration(running: Running) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stdout
+
+
+def test_metrics_that_envoy_offers_on_a_port_come_through_the_socket(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    _here_or_skip()
+    directory = tmp_path_factory.mktemp("metrics")
+    printed = json.loads(RECORDED.read_text())
+    for resource in ("lds_config", "cds_config"):
+        printed["dynamic_resources"][resource]["initial_fetch_timeout"] = "0.050s"
+    with free_task_address() as address:
+        # What Consul adds for envoy_prometheus_bind_addr.
+        printed["static_resources"]["clusters"].append(_cluster_of_administration())
+        printed["static_resources"]["listeners"] = [_metrics_listener(address)]
+        put_consul(directory, prints=json.dumps(printed))
+        text = make_bootstrap(
+            f"{directory}/inject/consul", "web", {"PATH": os.environ["PATH"]}, str(directory)
+        )
+        config = write_bootstrap(str(directory), text)
+        command = [str(envoy_executable()), "--disable-hot-restart", "--config-path", str(config)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as envoy:
+            try:
+                metrics = until(
+                    lambda: _text(f"http://{address}:9102/metrics"), what="Envoy has metrics"
+                )
+                others = requests.get(f"http://{address}:9102/config_dump", timeout=TIMEOUT_SECONDS)
+            finally:
+                envoy.terminate()
+    assert "envoy_server_live" in str(metrics)
+    assert others.status_code == 404
+
+
+def _text(url: str) -> str | None:
+    """Return what a server answers; none if it does not, or not with 200."""
+    try:
+        answer = requests.get(url, timeout=TIMEOUT_SECONDS)
+    except requests.RequestException:
+        return None
+    return answer.text if answer.ok else None
+
+
+def _cluster_of_administration() -> dict[str, Any]:
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": 19000}}
+    return {
+        "name": "self_admin",
+        "connect_timeout": "5s",
+        "type": "STATIC",
+        "loadAssignment": {
+            "clusterName": "self_admin",
+            "endpoints": [{"lbEndpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def _metrics_listener(address: str) -> dict[str, Any]:
+    kinds = "type.googleapis.com/envoy.extensions.filters"
+    route = {"cluster": "self_admin", "prefix_rewrite": "/stats/prometheus"}
+    manager = {
+        "@type": f"{kinds}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "metrics",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "self_admin",
+                    "domains": ["*"],
+                    "routes": [{"match": {"path": "/metrics"}, "route": route}],
+                }
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{kinds}.http.router.v3.Router"},
+            }
+        ],
+    }
+    return {
+        "name": "envoy_prometheus_metrics_listener",
+        "address": {"socket_address": {"address": address, "port_value": 9102}},
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": manager,
+                    }
+                ]
+            }
+        ],
+    }
 
 
 # The stop -----------------------------------------------------------------------------------------
