@@ -126,9 +126,10 @@ def mesh_init_image(directory: Path, *, preparation: str = "") -> Image:
 
 
 def python_image(directory: Path) -> Image:
-    """Make an image with ``python3``, for small apps."""
+    """Make an image with ``python`` and ``python3``, for small apps."""
     directory.mkdir(parents=True)
-    _write(directory / "python3", f'exec {shlex.quote(sys.executable)} "$@"')
+    for name in ("python", "python3"):
+        _write(directory / name, f'exec {shlex.quote(sys.executable)} "$@"')
     return Image(directory)
 
 

@@ -7,8 +7,10 @@ containers run as processes of this machine, with the secrets that the deployed 
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import requests
 from rich.console import Console
 
 from handlers.core import names
+from local.cloud.waiting import until
 from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.task.images import (
@@ -48,13 +51,12 @@ def deployment() -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="module")
-def tasks(
-    deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, LocalTask]]:
+def tasks(deployment: Deployment) -> Iterator[dict[str, LocalTask]]:
     """A running task of each service, the called one first."""
-    directory = tmp_path_factory.mktemp("tasks")
     with ExitStack() as stack:
-        running = {}
+        # A short path, for there is a socket in it. (Those of pytest are long.)
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-")))
+        running: dict[str, LocalTask] = {}
         for service in ("greeting", "greeter"):
             running[service] = stack.enter_context(
                 make_task(deployment, service, directory / service)
@@ -98,11 +100,20 @@ def described(deployment: Deployment, service: str) -> dict[str, Any]:
 
 
 def test_the_one_service_answers_with_what_the_other_says(tasks: dict[str, LocalTask]) -> None:
-    address = tasks["greeter"].address
+    address = f"http://{tasks['greeter'].address}:{PUBLIC_LISTENER}/"
 
-    answer = requests.get(f"http://{address}:{PUBLIC_LISTENER}/", timeout=TIMEOUT_SECONDS)
+    def answer() -> requests.Response | None:
+        # It has no health check, so that it may run and not listen yet.
+        with suppress(requests.ConnectionError):
+            return requests.get(address, timeout=TIMEOUT_SECONDS)
+        return None
 
-    assert (answer.status_code, answer.text) == (200, "The greeting is: Hello from the mesh\n")
+    answered = until(answer, within=TIMEOUT_SECONDS, what="greeter to answer")
+
+    assert (answered.status_code, answered.text) == (
+        200,
+        "The greeting is: Hello from the mesh\n",
+    )
 
 
 def test_ecs_started_both_at_the_first_attempt(deployment: Deployment) -> None:
@@ -140,7 +151,5 @@ def test_the_catalog_has_the_services_with_the_tasks_that_run_them(
 
 
 def _token(answer: dict[str, Any]) -> str:
-    import json  # noqa: PLC0415
-
     value: dict[str, str] = json.loads(answer["SecretString"])
     return value["token"]
