@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from containers import task_config
 from handlers.core import names
 
 CLUSTER_ARN = "arn:aws:ecs:us-east-1:123456789012:cluster/prod"
@@ -88,3 +89,13 @@ def test_names_are_those_that_hashicorps_modules_look_for() -> None:
     assert names.MESH_TAG == "consul.hashicorp.com/mesh"
     assert names.SERVICE_NAME_TAG == "consul.hashicorp.com/service-name"
     assert names.ANONYMOUS_POLICY_NAME == "anonymous-token-policy"
+
+
+@given(
+    st.text(alphabet="abzAZ09-_. /é", max_size=6)
+    | st.integers(250, 260).map(lambda length: "a" * length)
+)
+def test_the_programs_in_a_task_have_the_same_rule_for_service_names(name: str) -> None:
+    # They may not import the handlers, so the rule is written twice.
+    assert task_config.SERVICE_NAME_RULE == names.SERVICE_NAME_RULE
+    assert task_config.is_valid_service_name(name) is names.is_valid_service_name(name)
