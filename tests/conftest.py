@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.synthesized import Deployed, Synthesized
+
+# Who is started in the background by a shell ignores SIGINT, and so would all that tests start and
+# interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SynthesizeOnce = Callable[[str], "Synthesized"]
 
