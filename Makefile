@@ -37,7 +37,7 @@ help: ## List the commands
 	@echo
 	@echo 'ARGS="…" is passed on to the command (demo, up, test, lock, cdk). SETTINGS=other.yaml takes'
 	@echo 'the place of mesh.yaml. EXAMPLE=greeter adds the stack of an example (synth, diff, deploy,'
-	@echo 'destroy). PYTHON=… names the Python (3.11 or newer) to build .venv with.'
+	@echo 'destroy), STACKS=… names those to deploy or destroy. PYTHON=… names the Python (3.11 or newer) to build .venv with.'
 
 .PHONY: setup
 setup: $(PYTHON_INSTALLED) $(NODE_INSTALLED) $(ASSET_BUILT) ## Install what is missing or out of date
@@ -87,11 +87,11 @@ diff: setup ## Show what a deployment would change
 
 .PHONY: deploy
 deploy: setup ## Deploy to the AWS account of your credentials
-	$(call CDK,deploy --all)
+	$(call CDK,deploy $(or $(STACKS),--all))
 
 .PHONY: destroy
 destroy: setup ## Remove the deployment from the AWS account
-	$(call CDK,destroy --all)
+	$(call CDK,destroy $(or $(STACKS),--all))
 
 UV_COMPILE := $(RUN) -m uv pip compile --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock"

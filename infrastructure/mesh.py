@@ -76,9 +76,10 @@ class Mesh(Construct):
         construct_id: its ID there.
         servers: the Consul servers.
         controller: gives the tasks their ACL tokens. Required with ACLs.
-        vpc: where the tasks run; required unless security groups are given.
-        security_groups: those of all tasks. They have to let each other in on port 20000, and on
-            8301 (TCP and UDP). Default: one is made.
+        vpc: where the tasks run, for the security group of the mesh. Without, none is made.
+        security_groups: further ones for all tasks, such as one that the servers let in already.
+            Without a VPC they are the only ones, and have to let each other in on port 20000, and
+            on 8301 (TCP and UDP).
         acls: whether the ACL system of Consul is on. Default: it is.
         tls: whether agents talk TLS to the servers and get their certificates from them
             (`auto_encrypt`). Default: they do.
@@ -131,9 +132,9 @@ class Mesh(Construct):
             gossip=servers.gossip_key_secret is not None,
             verify_server_hostname=verify_server_hostname,
         )
-        self._own_group = self._security_group(vpc) if vpc and not security_groups else None
+        self._own_group = self._security_group(vpc) if vpc else None
         own = [self._own_group] if self._own_group else []
-        self.security_groups: list[ec2.ISecurityGroup] = [*(security_groups or own)]
+        self.security_groups: list[ec2.ISecurityGroup] = [*own, *(security_groups or ())]
         self._token_secrets: dict[str, Construct] = {}
         self._connections = ec2.Connections(security_groups=self.security_groups)
 

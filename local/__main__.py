@@ -77,8 +77,9 @@ def up(
 
 def main() -> None:
     """Run the command line; a person's mistakes end it with a message, not a traceback."""
-    # Like Ctrl-C: what was started is ended on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Like Ctrl-C: what was started is ended on the way out, when the terminal is closed, too.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except _FORESEEN as error:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Everything here is on loopback, whose addresses a proxy of the machine's does not know.
+for _name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.lower(), None)
+
 SynthesizeOnce = Callable[[str], "Synthesized"]
 
 

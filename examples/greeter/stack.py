@@ -26,8 +26,8 @@ _PROGRAMS = Path(__file__).resolve().parent / "programs"
 class GreeterStack(Stack):
     """Two services: `greeter` asks `greeting` for its words, each through its own proxy.
 
-    The Consul servers have to let in the tasks' security group (output `TasksSecurityGroupId`), and
-    an intention has to allow it, as ACLs deny by default:
+    The Consul servers have to let in the security groups of `network`, which the tasks are in, too,
+    and an intention has to allow it, as ACLs deny by default:
     `consul intention create -allow greeter greeting`. Then the log of `greeter` has the words.
 
     Args:
@@ -35,8 +35,8 @@ class GreeterStack(Stack):
         construct_id: the stack's name.
         servers: the Consul servers.
         controller: gives the tasks their ACL tokens; its cluster is where they run.
-        network: where they run: the VPC, and subnets from which the servers, the AWS APIs and the
-            images can be reached.
+        network: where they run: the VPC, subnets from which the servers, the AWS APIs and the
+            images can be reached, and security groups that the servers let in.
         images: of the mesh's own containers. Default: the constructs' defaults.
         **kwargs: further properties of the stack.
 
@@ -64,6 +64,7 @@ class GreeterStack(Stack):
             vpc=vpc,
         )
         options: dict[str, Any] = {
+            "security_groups": network.security_groups,
             "tls": servers.ca_secret is not None,
             "consul_image": images.consul,
             "envoy_image": images.envoy,
@@ -99,8 +100,7 @@ class GreeterStack(Stack):
         greeter.service("Service", cluster=cluster, vpc_subnets=subnets)
         # README]
 
-        (group,) = mesh.security_groups
-        CfnOutput(self, "TasksSecurityGroupId", value=group.security_group_id)
+        CfnOutput(self, "TasksSecurityGroupId", value=mesh.security_groups[0].security_group_id)
 
 
 def python(

@@ -323,7 +323,9 @@ def test_a_controller_and_no_acls_contradict_each_other(stack: cdk.Stack) -> Non
         )
 
 
-def test_given_security_groups_take_the_place_of_the_meshs_own(stack: cdk.Stack) -> None:
+def test_without_a_vpc_given_security_groups_take_the_place_of_the_meshs_own(
+    stack: cdk.Stack,
+) -> None:
     group = ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-0123456789abcdef0")
 
     mesh = Mesh(
@@ -332,6 +334,26 @@ def test_given_security_groups_take_the_place_of_the_meshs_own(stack: cdk.Stack)
 
     assert [each.security_group_id for each in mesh.security_groups] == ["sg-0123456789abcdef0"]
     assert mesh.node.children == []
+
+
+def test_with_a_vpc_given_security_groups_come_besides_the_meshs_own(
+    stack: cdk.Stack, around: Surroundings
+) -> None:
+    group = ec2.SecurityGroup.from_security_group_id(stack, "Group", "sg-0123456789abcdef0")
+
+    mesh = Mesh(
+        stack,
+        "Other",
+        servers=plain_servers(),
+        vpc=around.vpc,
+        security_groups=[group],
+        acls=False,
+        tls=False,
+    )
+
+    own, given = mesh.security_groups
+    assert own.node.path == "Shop/Other/Tasks"
+    assert given.security_group_id == "sg-0123456789abcdef0"
 
 
 # --------------------------------------------------------------------------------------------------

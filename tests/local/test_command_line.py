@@ -74,7 +74,7 @@ def processes_with(marker: str) -> list[str]:
 @pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds left-over processes through /proc"
 )
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_in_the_middle_leaves_nothing_behind(
     tmp_path: Path, ending: signal.Signals
 ) -> None:

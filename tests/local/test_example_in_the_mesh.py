@@ -21,6 +21,7 @@ from rich.console import Console
 
 from handlers.core import names
 from local.cloud.waiting import until
+from local.consul import EmbeddedConsul
 from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.task.images import (
@@ -44,9 +45,12 @@ def deployment() -> Iterator[Deployment]:
     if reason := why_not_here():
         pytest.skip(reason)
     progress = Progress(Console(file=StringIO()))
-    with deployed_app(progress, synth_options=("-c", "example=greeter")) as deployed:
-        if deployed.consul.kind != "embedded":
-            pytest.skip("the stand-in of an agent speaks to the embedded Consul only")
+    # Not a real one, if there is one: the agents here are stand-ins, which speak to this one only.
+    options = ("-c", "example=greeter")
+    with (
+        EmbeddedConsul() as consul,
+        deployed_app(progress, consul=consul, synth_options=options) as deployed,
+    ):
         yield deployed
 
 
@@ -102,18 +106,16 @@ def described(deployment: Deployment, service: str) -> dict[str, Any]:
 def test_the_one_service_answers_with_what_the_other_says(tasks: dict[str, LocalTask]) -> None:
     address = f"http://{tasks['greeter'].address}:{PUBLIC_LISTENER}/"
 
-    def answer() -> requests.Response | None:
+    def answer() -> tuple[int, str] | None:
         # It has no health check, so that it may run and not listen yet.
         with suppress(requests.ConnectionError):
-            return requests.get(address, timeout=TIMEOUT_SECONDS)
+            answered = requests.get(address, timeout=TIMEOUT_SECONDS)
+            return answered.status_code, answered.text
         return None
 
     answered = until(answer, within=TIMEOUT_SECONDS, what="greeter to answer")
 
-    assert (answered.status_code, answered.text) == (
-        200,
-        "The greeting is: Hello from the mesh\n",
-    )
+    assert answered == (200, "The greeting is: Hello from the mesh\n")
 
 
 def test_ecs_started_both_at_the_first_attempt(deployment: Deployment) -> None:
