@@ -251,11 +251,12 @@ def test_the_readme_shows_the_essential_part_as_it_is() -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_ports() -> tuple[int, int]:
+    """Find two ports. Both are held until both are known, or they could be the same one."""
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 @contextmanager
@@ -288,7 +289,7 @@ def answer(port: int) -> tuple[int, str] | None:
 
 
 def test_the_greeting_of_the_one_program_gets_through_to_the_other() -> None:
-    server, client = free_port(), free_port()
+    server, client = free_ports()
     with ExitStack() as programs:
         greeter = programs.enter_context(
             running("greeter.py", PORT=str(client), UPSTREAM=f"http://127.0.0.1:{server}")

@@ -1,7 +1,9 @@
 """Become another program, which can read and write only what it is allowed to.
 
-Run by path, with the rules as JSON and then the program's command line; it never returns. The
-kernel's Landlock enforces the rules, for this process and all that it starts, and needs no root
+Run by path, with the program's command line as its arguments and the rules as JSON on its standard
+input, where the program finds nothing; it never returns. (An argument can have 128 KiB, and there
+is no limit to how many paths the rules name.) The kernel's Landlock enforces the rules, for this
+process and all that it starts, and needs no root
 (https://docs.kernel.org/userspace-api/landlock.html). Where the kernel has no Landlock, or may not
 use it, the program runs all the same: `supported` tells.
 
@@ -107,8 +109,9 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 
 def main() -> None:
     """Do it."""
-    rules = json.loads(sys.argv[1])
-    command = sys.argv[2:]
+    rules = json.load(sys.stdin)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    command = sys.argv[1:]
     # It ends with whoever started it, however that ends.
     _LIBC.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() != rules["parent"]:

@@ -17,7 +17,9 @@ _POLL_SECONDS = 0.02
 
 
 class MetadataServer:
-    """Serves what two functions return at the time of each request.
+    """Serves what two functions return at the time of each request, once it has been started.
+
+    It listens from the beginning, and has to be stopped whether it has been started or not.
 
     Parameters
     ----------
@@ -48,6 +50,9 @@ class MetadataServer:
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": _POLL_SECONDS}, daemon=True
         )
+
+    def start(self) -> None:
+        """Answer from now on."""
         self._thread.start()
 
     def uri(self, container_id: str) -> str:
@@ -57,8 +62,9 @@ class MetadataServer:
 
     def stop(self) -> None:
         """Listen no more."""
-        self._server.shutdown()
-        self._thread.join()
+        if self._thread.is_alive():  # or it would be waited for, for ever
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,15 +46,41 @@ class Confinement:
     readable: Sequence[Path] = ()
     writable: Sequence[Path] = ()
 
-    def command(self, command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-        """Return the command line of a program that becomes a command, and no more than that."""
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], *, stderr: int
+    ) -> subprocess.Popen[str]:
+        """Start a program that becomes a command, and no more than that, in a session of its own.
+
+        Parameters
+        ----------
+        command
+            The command line.
+        environment
+            All of its environment.
+        stderr
+            ``subprocess.PIPE``, or ``subprocess.STDOUT`` to have all output in one.
+        """
         rules = {
             "parent": os.getpid(),
             "variables": sorted(environment),
             "readable": [*_everything_but(self.hidden.resolve()), *_real(self.readable)],
             "writable": ["/dev", "/proc", *_real(self.writable)],
         }
-        return [sys.executable, "-I", "-S", str(_CONFINE), json.dumps(rules), *command]
+        # A file, and no pipe: nobody has to write to it for as long as the program reads.
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as given:
+            json.dump(rules, given)
+            given.seek(0)
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_CONFINE), *command],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=self.home,
+                env=dict(environment),
+                start_new_session=True,
+                text=True,
+                errors="replace",
+            )
 
 
 def _real(paths: Sequence[Path]) -> list[str]:
@@ -87,7 +114,7 @@ class Process:
     Raises
     ------
     CannotStartError
-        There is no such program, or it is none.
+        There is no such program, or the system does not start it.
     """
 
     def __init__(
@@ -106,17 +133,10 @@ class Process:
         self._on_line = on_line
         self._on_exit = on_exit
         self._reaping = threading.Lock()
-        self._popen = subprocess.Popen(
-            confinement.command(command, environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=confinement.home,
-            env=dict(environment),
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
+        try:
+            self._popen = confinement.start(command, environment, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise CannotStartError(f'exec: "{command[0]}": {error.strerror}: unknown') from error
         self._readers = [
             threading.Thread(target=self._read, args=(stream, file), daemon=True)
             for stream, file in (("stdout", self._popen.stdout), ("stderr", self._popen.stderr))

@@ -245,11 +245,25 @@ class LocalTask:
     def start(self) -> Self:
         """Start the task, and return at once; it comes up by itself.
 
+        Whatever interrupts this, be it an error or Ctrl-C, closes the task.
+
         Raises
         ------
         UnsupportedMachineError
             This is not Linux, or has no address to give.
+        RuntimeError
+            It has been started before.
         """
+        if self._started:
+            raise RuntimeError("The task has been started already, and starts only once.")
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._started = monotonic()
         self._started_at = datetime.now(UTC)
         self._address = self._stack.enter_context(free_task_address())
@@ -262,16 +276,16 @@ class LocalTask:
             self._secrets = pulled(self.definition, self._resolve)
         except SecretUnavailableError as error:
             self._fail_to_start(str(error))
-            return self
+            return
         self._metadata = MetadataServer(
             self._address, task=self._described, container=self._described_container
         )
         self._stack.callback(self._metadata.stop)
+        self._metadata.start()
         self._status = "PENDING"
         for state in self._containers.values():
             self._spawn(self._supervise, state)
         self._spawn(self._finish)
-        return self
 
     def stop(self, reason: str = "Task stopped by user", code: str = "UserInitiated") -> None:
         """Ask for the end, and return at once. Only the first reason counts."""
@@ -361,8 +375,15 @@ class LocalTask:
             for state in self._containers.values():
                 if state.process is not None and state.known == "RUNNING":
                     state.process.send(signal.SIGKILL)
-        # A thread that is in the middle of a start sees the stop, and ends what it has started.
-        for thread in list(self._threads):
+        try:
+            self._end_threads()
+        finally:
+            self._stack.close()
+
+    def _end_threads(self) -> None:
+        # A thread that is in the middle of a start sees the stop, and ends what it has started; the
+        # list has those at its end that others still start.
+        for thread in self._threads:
             while thread.is_alive():
                 with self._changed:
                     for state in self._containers.values():
@@ -371,7 +392,6 @@ class LocalTask:
                     for probe in self._probes:
                         probe.kill()
                 thread.join(0.05)
-        self._stack.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -593,17 +613,7 @@ class LocalTask:
         with self._changed:
             if state.known != "RUNNING":
                 return _NO_COMMAND_EXIT, ""
-            running = subprocess.Popen(
-                confinement.command(command, environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                cwd=confinement.home,
-                env=environment,
-                start_new_session=True,
-            )
+            running = confinement.start(command, environment, stderr=subprocess.STDOUT)
             self._probes.add(running)
         try:
             output, _ = running.communicate(timeout=timeout)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,17 @@ def task() -> Iterator[FakeTask]:
 @pytest.fixture
 def time() -> FakeTime:
     return FakeTime()
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A directory for the volume that mesh-init and the proxy share.
+
+    Its path is short, for there is a socket in it; pytest's have the user's name in them, and what
+    `--basetemp` says.
+    """
+    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

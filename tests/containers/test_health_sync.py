@@ -266,15 +266,15 @@ def test_a_task_that_ecs_never_told_about_has_nothing_to_mark(
 
 
 def test_what_mesh_init_registers_is_what_health_sync_reports_on(
-    task: FakeTask, time: FakeTime, tmp_path: Path
+    task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path)
+    put_consul(volume)
     with EmbeddedConsul(initial_management=MANAGEMENT) as consul:
         state = ConsulState(consul, MANAGEMENT)
         state.create_token(SecretID=TOKEN, ServiceIdentities=[{"ServiceName": "web"}])
-        task_config = config(tmp_path, health_sync_containers=("web",))
-        environment = task.environment(tmp_path, task_config, CONSUL_HTTP_ADDR=consul.address)
-        mesh_init.run(environment, time, inject_dir=str(tmp_path / "inject"))
+        task_config = config(volume, health_sync_containers=("web",))
+        environment = task.environment(volume, task_config, CONSUL_HTTP_ADDR=consul.address)
+        mesh_init.run(environment, time, inject_dir=str(volume / "inject"))
 
         def health() -> dict[str, tuple[str, str]]:
             return {

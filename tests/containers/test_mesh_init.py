@@ -52,17 +52,17 @@ Run = Callable[..., None]
 
 
 @pytest.fixture
-def run(task: FakeTask, time: FakeTime, tmp_path: Path) -> Run:
-    put_consul(tmp_path)
+def run(task: FakeTask, time: FakeTime, volume: Path) -> Run:
+    put_consul(volume)
 
     def run(task_config: TaskConfig | None = None, **variables: str) -> None:
-        environment = task.environment(tmp_path, task_config or config(tmp_path), **variables)
+        environment = task.environment(volume, task_config or config(volume), **variables)
         mesh_init.run(
             environment,
             time,
             clock=time.clock,
             jitter=lambda: 1.0,
-            inject_dir=str(tmp_path / "inject"),
+            inject_dir=str(volume / "inject"),
         )
 
     return run
@@ -205,40 +205,40 @@ def test_consul_s_own_checks_are_registered_in_its_own_words() -> None:
 
 
 def test_consul_understands_all_that_a_document_can_say(
-    task: FakeTask, time: FakeTime, tmp_path: Path
+    task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path)
-    document = json.loads(json.dumps({**EVERYTHING, "bootstrapDir": str(tmp_path)}))
+    put_consul(volume)
+    document = json.loads(json.dumps({**EVERYTHING, "bootstrapDir": str(volume)}))
     # The embedded Consul is a 1.10.1, and does not know this one.
     del document["service"]["checks"][4]["h2pingUseTls"]
 
     # Like the real one, it refuses fields that it does not know.
     with EmbeddedConsul(acl="disabled") as consul:
         environment = task.environment(
-            tmp_path,
+            volume,
             TaskConfig.from_json(json.dumps(document)),
             CONSUL_HTTP_ADDR=consul.address,
         )
-        mesh_init.run(environment, time, inject_dir=str(tmp_path / "inject"))
+        mesh_init.run(environment, time, inject_dir=str(volume / "inject"))
 
-    assert (tmp_path / "envoy-bootstrap.json").exists()
+    assert (volume / "envoy-bootstrap.json").exists()
 
 
 # --- What is written -----------------------------------------------------------------------------
 
 
-def test_only_the_owner_can_read_what_envoy_starts_from(run: Run, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_what_envoy_starts_from(run: Run, volume: Path) -> None:
     run()
-    written = tmp_path / "envoy-bootstrap.json"
+    written = volume / "envoy-bootstrap.json"
 
     assert json.loads(written.read_text())["node"]["id"] == "web-abc-sidecar-proxy"
     assert stat.S_IMODE(written.stat().st_mode) == 0o400
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["envoy-bootstrap.json", "inject"]
+    assert sorted(path.name for path in volume.iterdir()) == ["envoy-bootstrap.json", "inject"]
 
 
-def test_consul_is_called_with_the_token_in_its_environment_alone(run: Run, tmp_path: Path) -> None:
+def test_consul_is_called_with_the_token_in_its_environment_alone(run: Run, volume: Path) -> None:
     run(CONSUL_GRPC_ADDR="127.0.0.1:9502")
-    called = tmp_path / "inject"
+    called = volume / "inject"
 
     assert (called / "arguments").read_text().splitlines() == [
         "connect",
@@ -253,23 +253,23 @@ def test_consul_is_called_with_the_token_in_its_environment_alone(run: Run, tmp_
     assert "CONSUL_ECS_CONFIG_JSON" not in environment
 
 
-def test_what_a_killed_run_left_behind_is_no_obstacle(run: Run, tmp_path: Path) -> None:
-    (tmp_path / ".envoy-bootstrap.json.new").write_text("half")
-    (tmp_path / "envoy-bootstrap.json").write_text("old")
+def test_what_a_killed_run_left_behind_is_no_obstacle(run: Run, volume: Path) -> None:
+    (volume / ".envoy-bootstrap.json.new").write_text("half")
+    (volume / "envoy-bootstrap.json").write_text("old")
 
     run()
 
-    assert json.loads((tmp_path / "envoy-bootstrap.json").read_text())["admin"]
+    assert json.loads((volume / "envoy-bootstrap.json").read_text())["admin"]
 
 
-def test_a_consul_in_the_path_will_do(task: FakeTask, time: FakeTime, tmp_path: Path) -> None:
-    put_consul(tmp_path)
+def test_a_consul_in_the_path_will_do(task: FakeTask, time: FakeTime, volume: Path) -> None:
+    put_consul(volume)
 
     mesh_init.run(
-        task.environment(tmp_path, config(tmp_path)), time, inject_dir=str(tmp_path / "nowhere")
+        task.environment(volume, config(volume)), time, inject_dir=str(volume / "nowhere")
     )
 
-    assert (tmp_path / "envoy-bootstrap.json").exists()
+    assert (volume / "envoy-bootstrap.json").exists()
 
 
 # --- Envoy's administration ----------------------------------------------------------------------
@@ -312,26 +312,26 @@ def written_of(run: Run, directory: Path, printed: Any) -> Any:
 
 
 def test_envoy_is_administered_through_a_socket_of_its_user_and_nothing_else_changes(
-    run: Run, tmp_path: Path
+    run: Run, volume: Path
 ) -> None:
     run()
 
     # The administration shows the token and ends the proxy, and all containers share its port.
-    assert json.loads((tmp_path / "envoy-bootstrap.json").read_text()) == recorded(
-        admin={"access_log_path": "/dev/null", "address": pipe(tmp_path, mode=0o600)}
+    assert json.loads((volume / "envoy-bootstrap.json").read_text()) == recorded(
+        admin={"access_log_path": "/dev/null", "address": pipe(volume, mode=0o600)}
     )
 
 
 @pytest.mark.parametrize("names", [SNAKE_CASE, CAMEL_CASE])
 def test_metrics_that_envoy_reads_from_itself_come_through_the_socket_too(
-    names: tuple[str, str, str], run: Run, tmp_path: Path
+    names: tuple[str, str, str], run: Run, volume: Path
 ) -> None:
     others = recorded()["static_resources"]["clusters"]
     listeners = [{"name": "envoy_prometheus_metrics_listener", "address": PORT}]
 
     written = written_of(
         run,
-        tmp_path,
+        volume,
         recorded(
             static_resources={
                 "clusters": [*others, self_admin(names, PORT)],
@@ -341,9 +341,9 @@ def test_metrics_that_envoy_reads_from_itself_come_through_the_socket_too(
     )
 
     assert written == recorded(
-        admin={"access_log_path": "/dev/null", "address": pipe(tmp_path, mode=0o600)},
+        admin={"access_log_path": "/dev/null", "address": pipe(volume, mode=0o600)},
         static_resources={
-            "clusters": [*others, self_admin(SNAKE_CASE, pipe(tmp_path))],
+            "clusters": [*others, self_admin(SNAKE_CASE, pipe(volume))],
             "listeners": listeners,
         },
     )
@@ -351,11 +351,11 @@ def test_metrics_that_envoy_reads_from_itself_come_through_the_socket_too(
 
 @pytest.mark.parametrize("admin", [None, {}, {"address": None}, {"access_log_path": "/dev/null"}])
 def test_an_envoy_without_an_administration_gets_none(
-    admin: dict[str, Any] | None, run: Run, tmp_path: Path
+    admin: dict[str, Any] | None, run: Run, volume: Path
 ) -> None:
     printed = recorded(admin=admin)
 
-    assert written_of(run, tmp_path, printed) == printed
+    assert written_of(run, volume, printed) == printed
 
 
 @pytest.mark.parametrize(
@@ -363,11 +363,11 @@ def test_an_envoy_without_an_administration_gets_none(
     [{"socketAddress": {"address": "::1", "portValue": 19000}}, {"pipe": {"path": "@abstract"}}],
 )
 def test_an_administration_is_moved_from_wherever_it_is(
-    address: dict[str, Any], run: Run, tmp_path: Path
+    address: dict[str, Any], run: Run, volume: Path
 ) -> None:
-    written = written_of(run, tmp_path, recorded(admin={"address": address}))
+    written = written_of(run, volume, recorded(admin={"address": address}))
 
-    assert written["admin"] == {"address": pipe(tmp_path, mode=0o600)}
+    assert written["admin"] == {"address": pipe(volume, mode=0o600)}
 
 
 @pytest.mark.parametrize(
@@ -377,18 +377,18 @@ def test_an_administration_is_moved_from_wherever_it_is(
      {"address": {"pipe": {"path": "/x"}, "other": 1}}],
 )  # fmt: skip
 def test_an_administration_that_cannot_be_moved_is_refused(
-    admin: Any, run: Run, tmp_path: Path
+    admin: Any, run: Run, volume: Path
 ) -> None:
     with pytest.raises(BootstrapFailed, match=r"admin\.address"):
-        written_of(run, tmp_path, recorded(admin=admin))
-    assert not (tmp_path / "envoy-bootstrap.json").exists()
+        written_of(run, volume, recorded(admin=admin))
+    assert not (volume / "envoy-bootstrap.json").exists()
 
 
 def test_a_directory_whose_path_is_too_long_for_a_socket_is_told_before_anything_is_asked(
-    run: Run, task: FakeTask, tmp_path: Path
+    run: Run, task: FakeTask, volume: Path
 ) -> None:
     for length in (96, 97):
-        directory = tmp_path / ("d" * (length - len(str(tmp_path)) - 1))
+        directory = volume / ("d" * (length - len(str(volume)) - 1))
         directory.mkdir()
         if length == 96:
             run(config(directory))
@@ -403,21 +403,21 @@ def test_a_directory_whose_path_is_too_long_for_a_socket_is_told_before_anything
 # --- A Consul with ACLs --------------------------------------------------------------------------
 
 
-def test_a_second_run_leaves_the_same_state(task: FakeTask, time: FakeTime, tmp_path: Path) -> None:
+def test_a_second_run_leaves_the_same_state(task: FakeTask, time: FakeTime, volume: Path) -> None:
     with EmbeddedConsul(initial_management=MANAGEMENT) as consul:
         state = ConsulState(consul, MANAGEMENT)
         state.create_token(SecretID=TOKEN, ServiceIdentities=[{"ServiceName": "web"}])
-        put_consul(tmp_path)
+        put_consul(volume)
 
         def run(*containers: str) -> Any:
             mesh_init.run(
                 task.environment(
-                    tmp_path,
-                    config(tmp_path, health_sync_containers=containers),
+                    volume,
+                    config(volume, health_sync_containers=containers),
                     CONSUL_HTTP_ADDR=consul.address,
                 ),
                 time,
-                inject_dir=str(tmp_path / "inject"),
+                inject_dir=str(volume / "inject"),
             )
             services = state.call("GET", "/v1/agent/services")
             checks = [
@@ -447,9 +447,9 @@ def test_a_second_run_leaves_the_same_state(task: FakeTask, time: FakeTime, tmp_
 
 
 def test_a_token_that_comes_late_is_never_shown_to_the_agent_too_early(
-    task: FakeTask, time: FakeTime, tmp_path: Path
+    task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path)
+    put_consul(volume)
     with EmbeddedConsul(initial_management=MANAGEMENT) as consul:
         state = ConsulState(consul, MANAGEMENT)
 
@@ -459,10 +459,10 @@ def test_a_token_that_comes_late_is_never_shown_to_the_agent_too_early(
 
         time.at_pause = third_pause
         mesh_init.run(
-            task.environment(tmp_path, config(tmp_path), CONSUL_HTTP_ADDR=consul.address),
+            task.environment(volume, config(volume), CONSUL_HTTP_ADDR=consul.address),
             time,
             clock=time.clock,
-            inject_dir=str(tmp_path / "inject"),
+            inject_dir=str(volume / "inject"),
         )
         registrations = [r.status for r in consul.requests if r.path.endswith("/register")]
         state.close()
@@ -471,21 +471,19 @@ def test_a_token_that_comes_late_is_never_shown_to_the_agent_too_early(
     assert registrations == [200, 200]
 
 
-def test_an_agent_without_acls_needs_no_token(
-    task: FakeTask, time: FakeTime, tmp_path: Path
-) -> None:
-    put_consul(tmp_path)
+def test_an_agent_without_acls_needs_no_token(task: FakeTask, time: FakeTime, volume: Path) -> None:
+    put_consul(volume)
     with EmbeddedConsul(acl="disabled") as consul:
         for token in (TOKEN, ""):
             mesh_init.run(
                 task.environment(
-                    tmp_path,
-                    config(tmp_path),
+                    volume,
+                    config(volume),
                     CONSUL_HTTP_ADDR=consul.address,
                     CONSUL_HTTP_TOKEN=token,
                 ),
                 time,
-                inject_dir=str(tmp_path / "inject"),
+                inject_dir=str(volume / "inject"),
             )
     assert time.pauses == []
 
@@ -527,9 +525,9 @@ def test_what_passes_is_waited_for_and_named_if_it_does_not(
 
 
 def test_the_binary_is_waited_for_before_anything_is_registered(
-    run: Run, task: FakeTask, time: FakeTime, tmp_path: Path
+    run: Run, task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    consul = tmp_path / "inject" / "consul"
+    consul = volume / "inject" / "consul"
     program = consul.read_text()
     consul.unlink()
 
@@ -555,10 +553,10 @@ def test_the_binary_is_waited_for_before_anything_is_registered(
     ],
 )
 def test_a_command_that_found_the_agent_unready_is_run_again_after_registering_again(
-    complaint: str, run: Run, task: FakeTask, time: FakeTime, tmp_path: Path
+    complaint: str, run: Run, task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path, says=complaint, code=1)
-    time.at_pause = lambda: void(put_consul(tmp_path))
+    put_consul(volume, says=complaint, code=1)
+    time.at_pause = lambda: void(put_consul(volume))
 
     run()
 
@@ -632,9 +630,9 @@ def test_a_registration_without_a_token_says_which_one_to_give(run: Run, task: F
 
 
 def test_a_refusal_that_the_command_meets_is_waited_out_too(
-    run: Run, time: FakeTime, tmp_path: Path
+    run: Run, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path, says="Unexpected response code: 403 (ACL not found)", code=1)
+    put_consul(volume, says="Unexpected response code: 403 (ACL not found)", code=1)
 
     with pytest.raises(TokenRefused, match="consul connect envoy is refused"):
         run()
@@ -667,10 +665,10 @@ def test_a_wrong_environment_is_told_before_anything_is_asked(
 
 
 def test_a_directory_that_cannot_be_written_is_told_before_anything_is_asked(
-    run: Run, task: FakeTask, tmp_path: Path
+    run: Run, task: FakeTask, volume: Path
 ) -> None:
-    (tmp_path / "file").touch()
-    for directory in (tmp_path / "absent", tmp_path / "file"):
+    (volume / "file").touch()
+    for directory in (volume / "absent", volume / "file"):
         with pytest.raises(BootstrapDirUnusable, match="Mount a volume there"):
             run(config(directory))
 
@@ -699,27 +697,27 @@ def test_a_registration_that_consul_finds_wrong_is_not_repeated(
     ],
 )  # fmt: skip
 def test_a_command_that_fails_otherwise_is_not_repeated(
-    consul: dict[str, Any], message: str, run: Run, time: FakeTime, tmp_path: Path
+    consul: dict[str, Any], message: str, run: Run, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path, **consul)
+    put_consul(volume, **consul)
 
     with pytest.raises(BootstrapFailed, match=message):
         run()
     assert time.pauses == []
-    assert not (tmp_path / "envoy-bootstrap.json").exists()
+    assert not (volume / "envoy-bootstrap.json").exists()
 
 
-def test_a_binary_for_another_processor_is_named(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "inject" / "consul").write_bytes(b"\x7fELF nothing")
+def test_a_binary_for_another_processor_is_named(run: Run, volume: Path) -> None:
+    (volume / "inject" / "consul").write_bytes(b"\x7fELF nothing")
 
     with pytest.raises(BootstrapFailed, match="CPU architecture"):
         run()
 
 
-def test_a_command_that_was_killed_is_run_again(run: Run, time: FakeTime, tmp_path: Path) -> None:
-    consul = tmp_path / "inject" / "consul"
+def test_a_command_that_was_killed_is_run_again(run: Run, time: FakeTime, volume: Path) -> None:
+    consul = volume / "inject" / "consul"
     consul.write_text("#!/bin/sh\nkill -9 $$\n")
-    time.at_pause = lambda: void(put_consul(tmp_path))
+    time.at_pause = lambda: void(put_consul(volume))
 
     run()
 
@@ -727,14 +725,14 @@ def test_a_command_that_was_killed_is_run_again(run: Run, time: FakeTime, tmp_pa
 
 
 def test_a_command_that_hangs_is_run_again(
-    run: Run, time: FakeTime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, time: FakeTime, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(envoy_bootstrap, "_TIMEOUT_SECONDS", 0.05)
-    (tmp_path / "inject" / "consul").write_text("#!/bin/sh\nexec sleep 60\n")
+    (volume / "inject" / "consul").write_text("#!/bin/sh\nexec sleep 60\n")
 
     def mend() -> None:
         monkeypatch.undo()
-        put_consul(tmp_path)
+        put_consul(volume)
 
     time.at_pause = mend
     run()
@@ -743,7 +741,7 @@ def test_a_command_that_hangs_is_run_again(
 
 
 def test_a_disk_that_is_full_is_told_and_nothing_half_written_stays(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -752,7 +750,7 @@ def test_a_disk_that_is_full_is_told_and_nothing_half_written_stays(
 
     with pytest.raises(BootstrapDirUnusable, match="No space left on device"):
         run()
-    assert [path.name for path in tmp_path.iterdir()] == ["inject"]
+    assert [path.name for path in volume.iterdir()] == ["inject"]
 
 
 def test_a_task_that_is_stopped_is_waited_for_no_longer(
@@ -774,13 +772,13 @@ def test_a_task_that_is_stopped_is_waited_for_no_longer(
 
 @pytest.mark.usefixtures("own_process")
 def test_nothing_that_is_logged_has_the_token_in_it(
-    task: FakeTask, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    task: FakeTask, volume: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     complaint = "x" * 990 + f" bad token {TOKEN.upper()} " + "y" * 980
-    put_consul(tmp_path, says=complaint, code=1)
+    put_consul(volume, says=complaint, code=1)
     # What a failing agent echoes, cut where the token is.
     task.answers["/v1/agent/service/register"] = 400, "z" * 280 + f" {TOKEN}"
-    environment = task.environment(tmp_path, config(tmp_path))
+    environment = task.environment(volume, config(volume))
 
     assert run_program(mesh_init.run, environment, stop_interrupts=True) == 1
     task.answers.clear()
@@ -811,26 +809,26 @@ def test_a_defect_is_logged_without_the_token_too(capfd: pytest.CaptureFixture[s
 # --- As a process --------------------------------------------------------------------------------
 
 
-def test_as_a_process_it_ends_with_0_when_all_is_done(task: FakeTask, tmp_path: Path) -> None:
-    put_consul(tmp_path)
+def test_as_a_process_it_ends_with_0_when_all_is_done(task: FakeTask, volume: Path) -> None:
+    put_consul(volume)
 
-    with start("mesh-init", task.environment(tmp_path, config(tmp_path))) as process:
+    with start("mesh-init", task.environment(volume, config(volume))) as process:
         out, err = process.communicate(timeout=30)
 
     assert (process.returncode, out) == (0, "")
     assert err.splitlines() == [
         f"INFO Registered the service web-{TASK_ID}.",
         f"INFO Registered its proxy web-{TASK_ID}-sidecar-proxy.",
-        f"INFO Wrote the proxy's configuration to {tmp_path}/envoy-bootstrap.json.",
+        f"INFO Wrote the proxy's configuration to {volume}/envoy-bootstrap.json.",
     ]
     assert TOKEN not in err
 
 
 @pytest.mark.parametrize("place", ["waiting", "in a request"])
 def test_as_a_process_it_ends_at_once_when_the_task_is_stopped(
-    place: str, task: FakeTask, tmp_path: Path
+    place: str, task: FakeTask, volume: Path
 ) -> None:
-    put_consul(tmp_path)
+    put_consul(volume)
     task.answers["/v1/status/leader"] = 200, '""'
     seen: list[str] = []
 
@@ -843,7 +841,7 @@ def test_as_a_process_it_ends_at_once_when_the_task_is_stopped(
                 task.changed.wait_for(lambda: "ended" in seen, timeout=8)
 
     task.before = note
-    with start("mesh-init", task.environment(tmp_path, config(tmp_path))) as process:
+    with start("mesh-init", task.environment(volume, config(volume))) as process:
         task.wait_for(lambda: "/v1/status/leader" in seen)
         process.terminate()
         _, err = process.communicate(timeout=5)
@@ -864,13 +862,13 @@ def test_metadata_of_a_short_arn_is_understood(run: Run, task: FakeTask) -> None
 
 
 def test_an_agent_that_listens_nowhere_is_named(
-    task: FakeTask, time: FakeTime, tmp_path: Path
+    task: FakeTask, time: FakeTime, volume: Path
 ) -> None:
-    put_consul(tmp_path)
-    environment = task.environment(tmp_path, config(tmp_path), CONSUL_HTTP_ADDR="127.0.0.1:1")
+    put_consul(volume)
+    environment = task.environment(volume, config(volume), CONSUL_HTTP_ADDR="127.0.0.1:1")
 
     with pytest.raises(WaitedTooLong, match="does not answer: Connection refused"):
-        mesh_init.run(environment, time, clock=time.clock, inject_dir=str(tmp_path / "inject"))
+        mesh_init.run(environment, time, clock=time.clock, inject_dir=str(volume / "inject"))
 
 
 def test_registrations_replace_the_checks_of_earlier_ones(run: Run, task: FakeTask) -> None:

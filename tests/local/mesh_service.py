@@ -23,6 +23,7 @@ from local.task.images import (
     missing_programs,
     python_image,
 )
+from local.task.record import CONSUL_CLIENT, SIDECAR, Milestones
 
 SERVICE = "web"
 APP = "app"
@@ -34,6 +35,8 @@ CLIENT_SECRET = f"{SECRET_PREFIX}-consul-client-token"
 SERVICE_SECRET = f"{SECRET_PREFIX}-{SERVICE}"
 MANAGEMENT = "e3e4f0d1-0000-4000-8000-00000000aaaa"
 _TIMEOUT_SECONDS = 10
+# Far more than a start takes; but one that hangs takes longer.
+_T1_WITHIN_SECONDS, _T2_WITHIN_SECONDS = 30, 45
 _TEMPLATE_REGION = "eu-west-1"
 
 APP_IMAGE, MESH_INIT_IMAGE = "registry/app", "registry/mesh-init"
@@ -46,6 +49,38 @@ def quicker(definition: Mapping[str, Any], seconds: float = 0.2) -> dict[str, An
         if container.get("healthCheck"):
             container["healthCheck"]["interval"] = seconds
     return changed
+
+
+def with_late_agent(definition: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return a definition whose consul-client does not do anything until there is a file.
+
+    Args:
+        definition: the task definition.
+        file: its path in consul-client, in a volume.
+
+    """
+    changed = copy.deepcopy(dict(definition))
+    client = by_name(changed)[CONSUL_CLIENT]
+    (script,) = client["command"]
+    client["command"] = [f"until [ -e {file} ]; do sleep 0.05; done\n{script}"]
+    return changed
+
+
+def check_moments(moments: Milestones, definition: Mapping[str, Any]) -> None:
+    """Check the order of a start's moments, and how far apart they are.
+
+    Args:
+        moments: those of the start.
+        definition: the task definition, with the intervals that it has on AWS.
+
+    """
+    interval = by_name(definition)[SIDECAR]["healthCheck"]["interval"]
+    assert interval == 5
+    assert 0 <= moments.t0 <= moments.t1 <= _T1_WITHIN_SECONDS
+    # Docker probes for the first time when one interval is over, however soon Envoy listens.
+    assert moments.t2 - moments.t1 >= interval
+    assert moments.t2 <= moments.apps
+    assert moments.t2 <= _T2_WITHIN_SECONDS
 
 
 def by_name(definition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

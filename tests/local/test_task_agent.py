@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from local.cloud.waiting import until
-from local.task import confine
+from local.task import addresses, confine, metadata
 from local.task.addresses import UnsupportedMachineError, at_task_address, free_task_address
 from local.task.definition import TaskDefinition, TaskDefinitionError
 from local.task.images import Image
@@ -175,6 +175,92 @@ def test_a_start_timeout_is_the_longest_that_others_wait(run: Tasks) -> None:
     assert "app not started: a dependency has not got so far within its start timeout" in happened(
         task
     )
+
+
+# A start that is interrupted ----------------------------------------------------------------------
+
+
+def interrupted_in_secrets(value_from: str) -> str:
+    raise KeyboardInterrupt
+
+
+def a_fault(*_: object, **__: object) -> None:
+    raise OSError("Too many open files")
+
+
+def one(directory: Path, resolve: Callable[[str], str], **fields: Any) -> LocalTask:
+    """Make a task that needs a secret."""
+    secret = {"secrets": [{"name": "TOKEN", "valueFrom": "arn"}]}
+    return LocalTask(
+        definition(container("a", FOREVER, **secret), container("b", FOREVER), **fields),
+        images={"shell": Image(entry_point=["/bin/sh"])},
+        resolve_secret=resolve,
+        workdir=directory / "task",
+    )
+
+
+def is_given_back(address: str) -> bool:
+    return bool(address) and address not in addresses._taken
+
+
+def test_an_interrupt_while_secrets_are_pulled_gives_the_address_back(tmp_path: Path) -> None:
+    task = one(tmp_path, interrupted_in_secrets)
+    with pytest.raises(KeyboardInterrupt), task:
+        pytest.fail("it has started")
+    assert is_given_back(task.address)
+
+
+def test_a_directory_that_is_there_already_gives_the_address_back(tmp_path: Path) -> None:
+    task = one(tmp_path, lambda _: SECRET)
+    task._home("a").mkdir(parents=True)
+    with pytest.raises(FileExistsError):
+        task.start()
+    assert is_given_back(task.address)
+
+
+def test_a_metadata_server_that_cannot_be_started_listens_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = one(tmp_path, lambda _: SECRET)
+    monkeypatch.setattr(metadata.MetadataServer, "start", a_fault)
+    with pytest.raises(OSError, match="Too many open files"):
+        task.start()
+    assert is_given_back(task.address)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(task.metadata_uri, timeout=10)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_while_containers_are_started_ends_them_and_everything_else(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = one(tmp_path, lambda _: SECRET)
+    spawn = task._spawn
+    processes: list[int] = []
+
+    def interrupted(target: Callable[..., None], *args: Any) -> None:
+        if len(task._threads) == 1:  # the one of a's; b's never comes to be
+            task.wait_until_event("a", "started")
+            processes.append(task.pid("a"))
+            raise error
+        spawn(target, *args)
+
+    monkeypatch.setattr(task, "_spawn", interrupted)
+    with pytest.raises(error), task:
+        pytest.fail("it has started")
+    assert [has_ended(process) for process in processes] == [True]
+    assert not any(thread.is_alive() for thread in task._threads)
+    assert is_given_back(task.address)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(task.metadata_uri, timeout=10)
+
+
+def test_a_task_starts_once(run: Tasks) -> None:
+    task = run(container("app", FOREVER))
+    task.wait_until_running()
+    with pytest.raises(RuntimeError, match="has been started"):
+        task.start()
+    assert task.status == "RUNNING"
 
 
 # Health -------------------------------------------------------------------------------------------
@@ -358,6 +444,27 @@ def test_a_container_can_neither_write_what_it_mounts_read_only_nor_see_other_vo
     assert len(refused) == 6
     assert all("Permission denied" in text for text in refused)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["file", "file"]
+
+
+def test_a_container_starts_beside_thousands_of_files(run: Tasks, tmp_path: Path) -> None:
+    """Their names are more than fits into an argument of a command line: 128 KiB."""
+    names = [f"{number:04}-{'n' * 60}" for number in range(4000)]
+    for name in names:
+        (tmp_path / name).write_text(name[:4])
+    health = {"command": ["CMD-SHELL", f"grep 0000 {tmp_path}/{names[0]}"], "interval": 0.05}
+    script = f"cat {tmp_path}/{names[-1]}; echo; readlink /proc/self/fd/0; {FOREVER}"
+    task = run(container("app", script, healthCheck=health))
+    task.wait_until_event("app", "healthy", within=20)
+    wait_until_up(task, "app")
+    assert task.output("app").split() == ["3999", "/dev/null", "up"]
+
+
+def test_a_command_that_is_too_long_stops_the_task(run: Tasks) -> None:
+    task = run(container("app", f": {'x' * 200_000}"))
+    task.wait_until_stopped(within=20)
+    (why,) = (e.what for e in task.events if e.container == "app")
+    assert "CannotStartContainerError" in why
+    assert "Argument list too long" in why
 
 
 def test_a_container_gets_its_own_secrets_and_environment_only(

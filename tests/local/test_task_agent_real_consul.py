@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a short path, for there is a socket in it; pytest's are long."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as made:
+        yield Path(made)
+
+
 def _call(method: str, url: str, token: str, body: Any = None) -> Any:
     answer = requests.request(
         method, url, json=body, headers={"X-Consul-Token": token}, timeout=TIMEOUT_SECONDS
@@ -50,11 +59,11 @@ def _call(method: str, url: str, token: str, body: Any = None) -> Any:
 
 
 def test_a_task_joins_a_real_consul_and_its_app_answers_through_two_proxies_and_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CONSUL is not None
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    with running_consul(CONSUL, workdir=tmp_path / "server", host=SERVER, connect=True) as server:
+    with running_consul(CONSUL, workdir=directory / "server", host=SERVER, connect=True) as server:
         address = server.address
         management = _call("PUT", f"{address}/v1/acl/bootstrap", "")["SecretID"]
         client = mesh_service.client_token(address, management)
@@ -63,18 +72,18 @@ def test_a_task_joins_a_real_consul_and_its_app_answers_through_two_proxies_and_
         # A real Envoy is told to listen on all addresses, and to find the app at 127.0.0.1.
         from tests.local.synthesized_service import synthesize_service  # noqa: PLC0415 - takes long
 
-        definition = synthesize_service(tmp_path, retry_join=[server.gossip_address], listen="")
+        definition = synthesize_service(directory, retry_join=[server.gossip_address], listen="")
         with LocalTask(
             definition,
             images=mesh_service.images(
-                definition, tmp_path / "images", server=address, consul=CONSUL
+                definition, directory / "images", server=address, consul=CONSUL
             ),
             resolve_secret=lambda name: client if "client-token" in name else service,
-            workdir=tmp_path / "task",
+            workdir=directory / "task",
         ) as task:
             task.wait_until_event(APP, "healthy", within=120)
             moments = milestones(task.events, [APP])
-            assert moments.t0 < moments.t1 < moments.t2 <= moments.apps
+            mesh_service.check_moments(moments, definition)
             upstream = f"http://127.0.0.1:{UPSTREAM_PORT}/"
 
             def answered() -> str | None:

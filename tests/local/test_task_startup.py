@@ -16,6 +16,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -138,6 +139,13 @@ class Surroundings:
 
 
 @contextmanager
+def _directory() -> Iterator[Path]:
+    """Make a directory with a short path, for there are sockets in it; pytest's are long."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
 def _surroundings(
     definition: dict[str, Any], directory: Path, region: str
 ) -> Iterator[Surroundings]:
@@ -156,13 +164,12 @@ def _surroundings(
 
 
 @pytest.fixture
-def around(
-    definition: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Surroundings]:
+def around(definition: dict[str, Any]) -> Iterator[Surroundings]:
     """Surroundings without tokens: nothing has been provisioned."""
-    # Not `tmp_path`, which has the test's name in it: a socket's path may not be long.
-    directory = tmp_path_factory.mktemp("around")
-    with _surroundings(definition, directory, "eu-west-2") as surroundings:
+    with (
+        _directory() as directory,
+        _surroundings(definition, directory, "eu-west-2") as surroundings,
+    ):
         yield surroundings
 
 
@@ -186,13 +193,12 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(
-    definition: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+def running(definition: dict[str, Any]) -> Iterator[Running]:
     """A task of the definition as it is, up and healthy; for tests that only look."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        _surroundings(definition, tmp_path_factory.mktemp("running"), "eu-west-1") as around,
+        _directory() as directory,
+        _surroundings(definition, directory, "eu-west-1") as around,
     ):
         patch.setenv("OF_THE_PARENT", "1")
         around.provision()
@@ -204,7 +210,7 @@ def running(
 
         around.consul.on_request = look
         with around.task(definition) as task:
-            task.wait_until_event(APP, "healthy", within=40)
+            task.wait_until_event(APP, "healthy")
             around.consul.on_request = None
             yield Running(task, around, seen | _command_lines())
 
@@ -227,9 +233,11 @@ def _order(task: LocalTask, *events: tuple[str, str]) -> list[tuple[str, str]]:
 # The start ----------------------------------------------------------------------------------------
 
 
-def test_the_agent_and_mesh_init_start_first_then_the_proxy_then_the_app(running: Running) -> None:
+def test_the_agent_and_mesh_init_start_first_then_the_proxy_then_the_app_each_in_its_time(
+    running: Running,
+) -> None:
     moments = milestones(running.task.events, [APP])
-    assert moments.t0 < moments.t1 < moments.t2 <= moments.apps
+    mesh_service.check_moments(moments, running.around.definition)
     before_proxy = {e.container for e in running.task.events if e.seconds < moments.t1}
     assert before_proxy <= {CONSUL_CLIENT, MESH_INIT, HEALTH_SYNC}
 
@@ -352,14 +360,10 @@ def _run_in(task: LocalTask, container: str, script: str) -> subprocess.Complete
     """Run a script with the rights that a container has, as `docker exec` does."""
     confinement = task._confinement(task.definition.containers[container])
     environment = task.process_environment(container)
-    return subprocess.run(
-        confinement.command(["/bin/sh", "-c", script], environment),
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    command = ["/bin/sh", "-c", script]
+    with confinement.start(command, environment, stderr=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=30)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 # Envoy --------------------------------------------------------------------------------------------
@@ -441,15 +445,12 @@ def test_envoy_accepts_the_configuration(running: Running) -> None:
     assert "OK" in done.stdout
 
 
-def test_metrics_that_envoy_offers_on_a_port_come_through_the_socket(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+def test_metrics_that_envoy_offers_on_a_port_come_through_the_socket() -> None:
     _here_or_skip()
-    directory = tmp_path_factory.mktemp("metrics")
     printed = json.loads(RECORDED.read_text())
     for resource in ("lds_config", "cds_config"):
         printed["dynamic_resources"][resource]["initial_fetch_timeout"] = "0.050s"
-    with free_task_address() as address:
+    with _directory() as directory, free_task_address() as address:
         # What Consul adds for envoy_prometheus_bind_addr.
         printed["static_resources"]["clusters"].append(_cluster_of_administration())
         printed["static_resources"]["listeners"] = [_metrics_listener(address)]
@@ -631,6 +632,30 @@ def test_mesh_init_waits_for_servers_that_are_away(around: Surroundings) -> None
         assert task.known_status(SIDECAR) == "NONE"
         around.consul.start()
         task.wait_until_event(SIDECAR, "healthy")
+
+
+def test_mesh_init_waits_for_an_agent_that_comes_late(around: Surroundings) -> None:
+    around.provision()
+    definition = mesh_service.with_late_agent(
+        mesh_service.quicker(around.definition), "/consul/may-start"
+    )
+    with around.task(definition) as task:
+        task.wait_for(
+            lambda t: "does not answer: Connection refused" in t.output(MESH_INIT),
+            meaning="mesh-init waits",
+        )
+        (waits,) = (line for line in task.logs if "does not answer" in line.text)
+        assert f"Waiting. The Consul agent at http://{task.address}:8500 " in waits.text
+        assert task.known_status(CONSUL_CLIENT) == "RUNNING"
+        assert task.known_status(MESH_INIT) == "RUNNING"
+        assert task.known_status(SIDECAR) == "NONE"
+        assert "Consul agent running!" not in task.output(CONSUL_CLIENT)
+        came = task.since_start()
+        (task.volume("consul_data") / "may-start").touch()
+        task.wait_until_event(APP, "healthy")
+        assert task.wait_until_event(MESH_INIT, "exited 0").seconds > came
+        listens = f"http://{task.address}:20000/"
+        assert requests.get(listens, timeout=TIMEOUT_SECONDS).text == GREETING
 
 
 def test_mesh_init_gives_up_with_a_token_that_is_refused_and_the_task_stops(
