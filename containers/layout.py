@@ -15,6 +15,18 @@ ENVOY_UID: Final = 5995
 HEALTH_SYNC_UID: Final = 5996
 """health-sync, which has no business with Envoy's configuration."""
 
+# The containers that a mesh task has besides the application's; the names are HashiCorp's.
+CONSUL_CLIENT_CONTAINER: Final = "consul-client"
+MESH_INIT_CONTAINER: Final = "consul-ecs-mesh-init"
+SIDECAR_PROXY_CONTAINER: Final = "sidecar-proxy"
+HEALTH_SYNC_CONTAINER: Final = "consul-ecs-health-sync"
+MESH_CONTAINERS: Final = (
+    CONSUL_CLIENT_CONTAINER,
+    MESH_INIT_CONTAINER,
+    SIDECAR_PROXY_CONTAINER,
+    HEALTH_SYNC_CONTAINER,
+)
+
 # Directories that containers share.
 BOOTSTRAP_DIR: Final = "/consul/envoy"
 """A volume of mesh-init and the sidecar proxy alone: what is in it tells the service's token."""
@@ -39,6 +51,8 @@ METADATA_VARIABLE: Final = "ECS_CONTAINER_METADATA_URI_V4"
 # The agent, on the loopback interface that all containers of a task share.
 DEFAULT_HTTP_ADDRESS: Final = "http://127.0.0.1:8500"
 DEFAULT_GRPC_ADDRESS: Final = "127.0.0.1:8502"
+AGENT_PORTS: Final = frozenset({8300, 8301, 8302, 8500, 8501, 8502, 8503, 8600})
+"""Server RPC, gossip, gossip between datacenters, HTTP, HTTPS, gRPC, gRPC with TLS, DNS."""
 DEFAULT_PUBLIC_LISTENER_PORT: Final = 20000
 """Where Envoy takes connections from other tasks."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeVar
 
 from containers.errors import Permanent
-from containers.layout import DEFAULT_PUBLIC_LISTENER_PORT
+from containers.layout import AGENT_PORTS, DEFAULT_PUBLIC_LISTENER_PORT
 
 _T = TypeVar("_T")
 
@@ -47,7 +47,6 @@ _LOOPBACK: Final = "127.0.0.1"
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - nothing is bound here
 # An agent's: servers' RPC, gossip in the datacenter and beyond, HTTP, HTTPS, gRPC, gRPC with TLS
 # and DNS.
-_AGENT_PORTS: Final = frozenset({8300, 8301, 8302, 8500, 8501, 8502, 8503, 8600})
 
 TASK_ID_META: Final = "task-id"
 TASK_ARN_META: Final = "task-arn"
@@ -735,7 +734,7 @@ def _check_ports(document: _Object, config: TaskConfig) -> None:
     ]
     for listener in _proxy_listeners(config):
         others = [other.name for other in taken if other.clashes(listener)]
-        if "expose" in listener.place and listener.port in _AGENT_PORTS:
+        if "expose" in listener.place and listener.port in AGENT_PORTS:
             others.append("the Consul agent")
         if others:
             raise document.error(

@@ -24,10 +24,9 @@ CONSUL_IMAGE = "public.ecr.aws/hashicorp/consul:1.21.5"
 # Consul 1.21 supports Envoy 1.31 to 1.34.
 ENVOY_IMAGE = "docker.io/envoyproxy/envoy:v1.34.10"
 
-SERF_PORT = 8301
-# Of an agent: server RPC, gossip, gossip between datacenters, HTTP, HTTPS, gRPC, gRPC with TLS,
-# DNS; and Envoy's administration.
-MESH_PORTS = frozenset({8300, SERF_PORT, 8302, 8500, 8501, 8502, 8503, 8600, 19000})
+_SERF_PORT = 8301
+# Where Consul puts Envoy's administration, and an image other than ours leaves it.
+MESH_PORTS = layout.AGENT_PORTS | {19000}
 
 
 class Architecture(enum.Enum):
@@ -118,12 +117,6 @@ class Mesh(Construct):
         self.servers = servers
         self._controller = controller
         self.acls = acls
-        self.tls = tls
-        if problems := list(self._problems(vpc, security_groups)):
-            raise MeshError(self, problems)
-        self.consul_image = consul_image or ecs.ContainerImage.from_registry(CONSUL_IMAGE)
-        self.envoy_image = envoy_image or ecs.ContainerImage.from_registry(ENVOY_IMAGE)
-        self._mesh_init_image = mesh_init_image
         self.consul_client = ConsulClient(
             datacenter=servers.datacenter,
             retry_join=servers.retry_join,
@@ -132,6 +125,11 @@ class Mesh(Construct):
             gossip=servers.gossip_key_secret is not None,
             verify_server_hostname=verify_server_hostname,
         )
+        if problems := list(self._problems(vpc, security_groups)):
+            raise MeshError(self, problems)
+        self.consul_image = consul_image or ecs.ContainerImage.from_registry(CONSUL_IMAGE)
+        self.envoy_image = envoy_image or ecs.ContainerImage.from_registry(ENVOY_IMAGE)
+        self._mesh_init_image = mesh_init_image
         self._own_group = self._security_group(vpc) if vpc else None
         own = [self._own_group] if self._own_group else []
         self.security_groups: list[ec2.ISecurityGroup] = [*own, *(security_groups or ())]
@@ -203,7 +201,7 @@ class Mesh(Construct):
             problems.append(
                 "There is an ACL controller, but ACLs are off. Leave one of the two out."
             )
-        if self.tls and self.servers.ca_secret is None:
+        if self.consul_client.tls and self.servers.ca_secret is None:
             problems.append(
                 "TLS is on, but the CA of the servers is not known. Give "
                 "ExternalConsul(ca_secret=…), the secret with its certificate (PEM), or tls=False "
@@ -229,8 +227,8 @@ class Mesh(Construct):
         )
         for port, what in (
             (ec2.Port.tcp(layout.DEFAULT_PUBLIC_LISTENER_PORT), "Proxies"),
-            (ec2.Port.tcp(SERF_PORT), "Gossip"),
-            (ec2.Port.udp(SERF_PORT), "Gossip"),
+            (ec2.Port.tcp(_SERF_PORT), "Gossip"),
+            (ec2.Port.udp(_SERF_PORT), "Gossip"),
         ):
             group.add_ingress_rule(group, port, what)
         return group

@@ -30,12 +30,6 @@ from infrastructure.secret_keys import DECRYPT, key_statements, without_key
 from infrastructure.tag_propagation import TagsReachTheTasks
 from infrastructure.token_secret import token_secret as make_token_secret
 
-CONSUL_CLIENT = "consul-client"
-MESH_INIT = "consul-ecs-mesh-init"
-SIDECAR_PROXY = "sidecar-proxy"
-HEALTH_SYNC = "consul-ecs-health-sync"
-RESERVED_CONTAINERS = frozenset({CONSUL_CLIENT, MESH_INIT, SIDECAR_PROXY, HEALTH_SYNC})
-
 _DATA, _BINARY, _ENVOY = "consul_data", "consul_binary", "consul_envoy"
 _VOLUMES = frozenset({_DATA, _BINARY, _ENVOY})
 
@@ -45,7 +39,12 @@ _LOOPBACK = "127.0.0.1"
 _OPEN_FILES = 1_048_576
 # What HashiCorp's performance tests have seen at most (their page "Resource usage", in MB: 87, 55
 # and 35), rounded up. Only where tasks share a machine: there ECS wants to know.
-_RESERVED_MIB = {CONSUL_CLIENT: 128, MESH_INIT: 32, SIDECAR_PROXY: 96, HEALTH_SYNC: 48}
+_RESERVED_MIB = {
+    layout.CONSUL_CLIENT_CONTAINER: 128,
+    layout.MESH_INIT_CONTAINER: 32,
+    layout.SIDECAR_PROXY_CONTAINER: 96,
+    layout.HEALTH_SYNC_CONTAINER: 48,
+}
 
 _FARGATE = frozenset({ecs.Compatibility.FARGATE, ecs.Compatibility.EC2_AND_FARGATE})
 _EC2 = frozenset({ecs.Compatibility.EC2, ecs.Compatibility.EC2_AND_FARGATE})
@@ -418,7 +417,7 @@ class MeshTask(Construct):
         if not containers:
             yield "There is no container of the application. Give containers={…}."
         for name, options in containers.items():
-            if name in RESERVED_CONTAINERS:
+            if name in layout.MESH_CONTAINERS:
                 yield f'The container name "{name}" is the mesh\'s own. Give it another name.'
             if options.container_name not in {None, name}:
                 yield (
@@ -525,7 +524,7 @@ class MeshTask(Construct):
         if client.tls and servers.ca_secret is not None:
             secrets[consul_client.CA_PEM] = self._secret("Ca", servers.ca_secret)
         container = self._container(
-            CONSUL_CLIENT,
+            layout.CONSUL_CLIENT_CONTAINER,
             image=self.mesh.consul_image,
             entry_point=["/bin/sh", "-ec"],
             command=[client.script],
@@ -538,7 +537,11 @@ class MeshTask(Construct):
 
     def _mesh_init(self, config: TaskConfig) -> ecs.ContainerDefinition:
         container = self._program(
-            MESH_INIT, layout.MESH_INIT, config, user=layout.ENVOY_UID, essential=False
+            layout.MESH_INIT_CONTAINER,
+            layout.MESH_INIT,
+            config,
+            user=layout.ENVOY_UID,
+            essential=False,
         )
         _mount(container, _BINARY, layout.CONSUL_INJECT_DIR, read_only=True)
         _mount(container, _ENVOY, layout.BOOTSTRAP_DIR)
@@ -552,7 +555,7 @@ class MeshTask(Construct):
     ) -> ecs.ContainerDefinition:
         listener = f"/dev/tcp/{_LOOPBACK}/{self._public_listener_port}"
         container = self._container(
-            SIDECAR_PROXY,
+            layout.SIDECAR_PROXY_CONTAINER,
             image=self.mesh.envoy_image,
             entry_point=["envoy"],
             # Hot restart is for two Envoys on one machine, which would share memory and a socket.
@@ -585,7 +588,11 @@ class MeshTask(Construct):
         config: TaskConfig,
     ) -> None:
         container = self._program(
-            HEALTH_SYNC, layout.HEALTH_SYNC, config, user=layout.HEALTH_SYNC_UID, essential=True
+            layout.HEALTH_SYNC_CONTAINER,
+            layout.HEALTH_SYNC,
+            config,
+            user=layout.HEALTH_SYNC_UID,
+            essential=True,
         )
         container.add_container_dependencies(*_after_start(consul, init))
 

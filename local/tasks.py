@@ -169,11 +169,7 @@ class LocalTasks:
             TimeoutError: if it does not after a minute.
 
         """
-        until(
-            lambda: self.last_status(task_arn) == "RUNNING",
-            within=_DEADLINE_SECONDS,
-            what=f"the task {task_arn} to start",
-        )
+        self._wait_until(task_arn, "RUNNING")
 
     def wait_until_stopped(self, task_arn: str) -> None:
         """Wait until ECS says that a task is STOPPED.
@@ -182,10 +178,13 @@ class LocalTasks:
             TimeoutError: if it does not after a minute.
 
         """
+        self._wait_until(task_arn, "STOPPED")
+
+    def _wait_until(self, task_arn: str, status: str) -> None:
         until(
-            lambda: self.last_status(task_arn) == "STOPPED",
+            lambda: self.last_status(task_arn) == status,
             within=_DEADLINE_SECONDS,
-            what=f"the task {task_arn} to stop",
+            what=f"the task {task_arn} to be {status}",
         )
 
     def run_to_its_end(self, state_machine_arn: str, workflow_input: object) -> dict[str, Any]:

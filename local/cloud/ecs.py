@@ -217,7 +217,7 @@ class TaskLifecycle:
         Longer each time that a task could not be started; ECS goes up to minutes.
         https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-throttle-logic.html
         """
-        service = backend.services.get(f"{task.cluster_name}:{task.group.removeprefix('service:')}")
+        service = _service_of(backend, task)
         if task.__dict__.get("stop_code") != _FAILED_TO_START or not service:
             return 0
         deployments: list[dict[str, Any]] = service.deployments
@@ -227,7 +227,7 @@ class TaskLifecycle:
     def _fail(self, backend: EC2ContainerServiceBackend, task: Task, reason: str) -> None:
         """Stop a task that could not be started. A service tries again when it has stopped."""
         self._tell_end(task, reason, _FAILED_TO_START)
-        service = backend.services.get(f"{task.cluster_name}:{task.group.removeprefix('service:')}")
+        service = _service_of(backend, task)
         if service is not None and service.deployments:
             deployment: dict[str, Any] = service.deployments[0]
             deployment["failedTasks"] += 1
@@ -567,6 +567,13 @@ def _secret_problem(account_id: str, value_from: str) -> str | None:
     return (
         None if found else f"retrieved secret from Secrets Manager did not contain json key {key}"
     )
+
+
+def _service_of(backend: EC2ContainerServiceBackend, task: Task) -> Service | None:
+    """Return the service that has started a task, unless it is gone, or none has."""
+    name = task.group.removeprefix("service:")
+    service: Service | None = backend.services.get(f"{task.cluster_name}:{name}")
+    return service
 
 
 def _family(task: Task) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-CONSUL_CLIENT = "consul-client"
-MESH_INIT = "consul-ecs-mesh-init"
-SIDECAR = "sidecar-proxy"
-HEALTH_SYNC = "consul-ecs-health-sync"
-MESH_CONTAINERS = (CONSUL_CLIENT, MESH_INIT, SIDECAR, HEALTH_SYNC)
-"""The containers that a mesh task has besides the app's, with the names that HashiCorp's have."""
+from containers import layout
+
+CONSUL_CLIENT = layout.CONSUL_CLIENT_CONTAINER
+MESH_INIT = layout.MESH_INIT_CONTAINER
+SIDECAR = layout.SIDECAR_PROXY_CONTAINER
+HEALTH_SYNC = layout.HEALTH_SYNC_CONTAINER
 
 
 @dataclass(frozen=True)

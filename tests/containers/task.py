@@ -16,7 +16,7 @@ from containers.task_config import ProxyConfig, ServiceConfig, TaskConfig
 from tests.unit.loopback import Answer, LoopbackServer, Received
 
 ROOT = Path(__file__).parents[2]
-RECORDED = ROOT / "tests" / "contract" / "envoy-bootstrap-1.10.1.json"
+RECORDED = ROOT / "local" / "task" / "stand_in" / "envoy-bootstrap-1.10.1.json"
 
 TASK_ID = "0123456789abcdef0123456789abcdef"
 TASK_ARN = f"arn:aws:ecs:eu-west-1:123456789012:task/prod/{TASK_ID}"

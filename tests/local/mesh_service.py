@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 
+from handlers.core import names
 from local.task.images import (
     Image,
     consul_image,
@@ -31,8 +32,8 @@ PORT = 8080
 UPSTREAM_PORT = 1234
 GREETING = "hello from the app"
 SECRET_PREFIX = "consul"
-CLIENT_SECRET = f"{SECRET_PREFIX}-consul-client-token"
-SERVICE_SECRET = f"{SECRET_PREFIX}-{SERVICE}"
+CLIENT_SECRET = names.client_secret_name(SECRET_PREFIX)
+SERVICE_SECRET = names.service_secret_name(SECRET_PREFIX, SERVICE)
 MANAGEMENT = "e3e4f0d1-0000-4000-8000-00000000aaaa"
 _TIMEOUT_SECONDS = 10
 # Far more than a start takes; but one that hangs takes longer.
@@ -141,9 +142,9 @@ def token(address: str, management: str, **fields: Any) -> str:
 
 def client_token(address: str, management: str) -> str:
     """Make the token of consul-client, with the policy that the ACL controller gives it."""
-    rules = 'node_prefix "" { policy = "write" } service_prefix "" { policy = "read" }'
-    name = f"{SECRET_PREFIX}-consul-client-policy"
-    _put(address, management, "/v1/acl/policy", {"Name": name, "Rules": rules})
+    name = names.client_policy_name(SECRET_PREFIX)
+    policy = {"Name": name, "Rules": names.CLIENT_POLICY_RULES}
+    _put(address, management, "/v1/acl/policy", policy)
     return token(address, management, Policies=[{"Name": name}])
 
 

@@ -24,7 +24,8 @@ GOOD = {
     "retry_join": ["consul.internal"],
     "bind_addr": "10.0.0.1",
 }
-RECORDED = Path(__file__).parents[1] / "contract" / "envoy-bootstrap-1.10.1.json"
+ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "local" / "task" / "stand_in" / "envoy-bootstrap-1.10.1.json"
 PROXY = {
     "ID": "web-1-sidecar-proxy",
     "Name": "web-sidecar-proxy",
