@@ -102,6 +102,20 @@ _TAG_TEXT: Final = re.compile(r"[\w .:/=+@-]*")
 _MAX_TAGS: Final = 40
 _MAX_TAG_KEY: Final = 128
 _MAX_TAG_VALUE: Final = 256
+# EventBridge user guide, "Rate expressions": rate(value unit), a positive number of minutes, hours
+# or days. The upper ends are ours: whoever wants to wait longer starts the workflow by hand.
+_MINUTES_A_DAY: Final = 1440
+_DAYS_A_YEAR: Final = 365
+# ECS, ContainerDefinition: a container's stopTimeout is up to 2 minutes on Fargate, and those of a
+# task stop one after the other. A shorter wait only sees what is about to end.
+_SHORTEST_WAIT_MINUTES: Final = 5
+# Step Functions developer guide, "Map state in Inline mode": up to 40 iterations at once. Each
+# replaces all tasks of a service, so half of that has to do.
+_MAX_CONCURRENCY: Final = 20
+# ECS, CreateService: up to 255 letters, digits, hyphens and underscores.
+_ECS_SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
+# They travel in the definition of a state machine: the variables of a function have 4 KB in all.
+_MAX_KEPT_ECS_SERVICES: Final = 100
 # The rules travel in the definition of a state machine, which may have 1 MiB in all.
 _MAX_RULES_BYTES: Final = 100 * 1024
 
@@ -529,6 +543,69 @@ class NetworkSettings(_Section):
     )
 
 
+class ReconciliationSettings(_Section):
+    """How often, and how patiently, Consul and the secrets are compared with what runs."""
+
+    every_minutes: int | None = Field(
+        default=5,
+        ge=1,
+        le=_MINUTES_A_DAY,
+        description=f"null (only by hand), or a whole number of minutes, 1 to {_MINUTES_A_DAY}",
+    )
+    grace_minutes: int = Field(
+        default=15,
+        ge=_SHORTEST_WAIT_MINUTES,
+        le=_MINUTES_A_DAY,
+        description=f"a whole number of minutes, {_SHORTEST_WAIT_MINUTES} to {_MINUTES_A_DAY}",
+    )
+
+
+def _days_or_by_hand() -> Any:
+    """Return the field of an interval that has no default."""
+    return Field(
+        default=None,
+        ge=1,
+        le=_DAYS_A_YEAR,
+        description=f"null (only by hand), or a whole number of days, 1 to {_DAYS_A_YEAR}",
+    )
+
+
+class RotationSettings(_Section):
+    """How often tokens get new IDs, and how the services' tasks come to have them."""
+
+    services_every_days: int | None = _days_or_by_hand()
+    client_token_every_days: int | None = _days_or_by_hand()
+    controller_token_every_days: int | None = _days_or_by_hand()
+    concurrency: int = Field(
+        default=1,
+        ge=1,
+        le=_MAX_CONCURRENCY,
+        description=f"how many services at a time, 1 to {_MAX_CONCURRENCY}",
+    )
+    pause_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=_MINUTES_A_DAY,
+        description=f"a whole number of minutes, 0 to {_MINUTES_A_DAY}",
+    )
+    stable_within_minutes: int = Field(
+        default=60,
+        ge=_SHORTEST_WAIT_MINUTES,
+        le=_MINUTES_A_DAY,
+        description=f"a whole number of minutes, {_SHORTEST_WAIT_MINUTES} to {_MINUTES_A_DAY}",
+    )
+    keep_ecs_services: Annotated[
+        tuple[Annotated[str, _matching(_ECS_SERVICE_NAME)], ...],
+        BeforeValidator(_tuple_from_list),
+        AfterValidator(_check_distinct),
+    ] = Field(
+        default=(),
+        max_length=_MAX_KEPT_ECS_SERVICES,
+        description=f"a list of at most {_MAX_KEPT_ECS_SERVICES} names of ECS services: 1 to 255 "
+        "letters, digits, '-' and '_' each",
+    )
+
+
 class ServiceSettings(_Section):
     """What one service gets beyond the usual."""
 
@@ -567,6 +644,13 @@ class Settings(_Section):
     )
     images: Annotated[ImageSettings, BeforeValidator(_nothing_is_empty)] = Field(
         default_factory=ImageSettings, description="the images of the mesh's own containers"
+    )
+    reconciliation: Annotated[ReconciliationSettings, BeforeValidator(_nothing_is_empty)] = Field(
+        default_factory=ReconciliationSettings,
+        description="when tokens are compared with what runs",
+    )
+    rotation: Annotated[RotationSettings, BeforeValidator(_nothing_is_empty)] = Field(
+        default_factory=RotationSettings, description="when tokens get new IDs"
     )
     log_retention_days: Annotated[int, AfterValidator(_check_retention)] = Field(
         default=30,

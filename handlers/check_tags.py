@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from handlers.clients.ecs import Ecs, Task
-from handlers.core import environment, names
+from handlers.core import clock, mesh_tasks, names
+from handlers.core.deployment import Deployment
 from handlers.core.errors import (
     InvalidEvent,
     InvalidServiceName,
@@ -18,6 +19,7 @@ from handlers.core.errors import (
 )
 from handlers.core.step import step
 from handlers.core.step_input import take
+from handlers.core.subjects import Subject
 
 _VISIBLE_WITHIN = timedelta(minutes=1)
 _TASK_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:task/[\w/-]+")
@@ -46,13 +48,13 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     event = state.get("event")
+    deployment = Deployment.from_environment()
+    rules = take(state, "service_rules", dict)
     if isinstance(event, Mapping) and "service" in event:
-        service_name = _named_service(event)
-        return _token_of(service_name, "input", take(state, "service_rules", dict))
+        return _needs_of(named_service(event), "input", deployment, rules)
     cluster_arn, task_arn = _parse_event(event)
-    own_cluster_arn = environment.required(environment.CLUSTER_ARN)
-    if cluster_arn != own_cluster_arn:
-        reason = f"The task belongs to the cluster {cluster_arn}, not to {own_cluster_arn}."
+    if cluster_arn != deployment.cluster_arn:
+        reason = f"The task belongs to the cluster {cluster_arn}, not to {deployment.cluster_arn}."
         return _not_in_the_mesh(task_arn, reason)
     # The event may be old, and carries no tags: decide on the live task.
     task = Ecs().describe_task(cluster_arn=cluster_arn, task_arn=task_arn)
@@ -65,12 +67,17 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     if reason_to_skip is not None:
         return _not_in_the_mesh(task_arn, reason_to_skip)
     _check_tenancy(task)
-    found = _token_of(_service_name(task), f"task {task.arn}", take(state, "service_rules", dict))
+    found = _needs_of(_service_name(task), f"task {task.arn}", deployment, rules)
     return {**found, "task_arn": task.arn}
 
 
-def _named_service(event: Mapping[str, Any]) -> str:
-    """Return the service that the input names."""
+def named_service(event: Mapping[str, Any]) -> str:
+    """Return the service that the input of a workflow names.
+
+    Raises:
+        InvalidEvent, InvalidServiceName.
+
+    """
     if "detail" in event:
         message = (
             'The input has both "service" and "detail". Give the service to make sure of its '
@@ -109,7 +116,7 @@ def _parse_event(event: Any) -> tuple[str, str]:
 def _is_fresh(event: Mapping[str, Any]) -> bool:
     """Whether an event is so young that ECS may not show its task yet."""
     try:
-        age = datetime.now(UTC) - datetime.fromisoformat(event["time"])
+        age = clock.now() - clock.from_text(event["time"])
     except (KeyError, TypeError, ValueError):  # started by hand
         return False
     return age < _VISIBLE_WITHIN
@@ -129,76 +136,46 @@ def _not_in_the_mesh(task_arn: str, reason: str) -> dict[str, Any]:
 
 
 def _reason_to_skip(task: Task) -> str | None:
-    mesh = task.tags.get(names.MESH_TAG)
-    if mesh is None:
-        return (
-            f"The task has no tag {names.MESH_TAG}. If it should have one: tags reach a task only "
-            "if its service or RunTask call propagates them (propagateTags)."
-        )
-    if mesh != "true":
-        return f'The tag {names.MESH_TAG} is "{mesh}", not "true".'
-    if task.desired_status == "STOPPED":
+    reason = mesh_tasks.reason_not_in_the_mesh(task.tags)
+    if reason is None and task.desired_status == "STOPPED":
         return "The task is stopping: it needs no new token."
-    return None
+    return reason
 
 
 def _check_tenancy(task: Task) -> None:
-    for tag in (names.PARTITION_TAG, names.NAMESPACE_TAG):
-        if task.tags.get(tag, "default") not in {"", "default"}:
-            message = (
-                f'The tag {tag} of the task {task.arn} is "{task.tags[tag]}". Partitions and '
-                "namespaces are Consul Enterprise features, which are not supported here. "
-                "Remove the tag."
-            )
-            raise UnsupportedTenancy(message)
+    tag = mesh_tasks.unsupported_tenancy_tag(task.tags)
+    if tag is not None:
+        message = (
+            f'The tag {tag} of the task {task.arn} is "{task.tags[tag]}". Partitions and '
+            "namespaces are Consul Enterprise features, which are not supported here. "
+            "Remove the tag."
+        )
+        raise UnsupportedTenancy(message)
 
 
-def _token_of(service_name: str, who: str, rules: Mapping[str, Any]) -> dict[str, Any]:
+def _needs_of(
+    service_name: str, who: str, deployment: Deployment, rules: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the secret, the token and the policy of a service that somebody asks for."""
-    cluster_arn = environment.required(environment.CLUSTER_ARN)
-    prefix = environment.required(environment.SECRET_PREFIX)
-    secret_name = names.service_secret_name(prefix, service_name)
-    reserved = environment.optional(environment.RESERVED_SECRET_NAMES) or ""
-    if secret_name in reserved.split(","):
+    subject = Subject(service=service_name)
+    if deployment.is_reserved(service_name):
         message = (
             f'The {who} asks for the service name "{service_name}", but the secret '
-            f"{secret_name} belongs to the controller. Choose another service name."
+            f"{deployment.secret_id(subject)} belongs to the controller. Choose another service "
+            "name."
         )
         raise SecretNameCollision(message)
-    result: dict[str, Any] = {
-        "mesh": True,
-        "service_name": service_name,
-        "secret": {
-            "id": secret_name,
-            "description": f"Consul token of the service {service_name}",
-            "tags": {names.CLUSTER_TAG: cluster_arn, names.SERVICE_NAME_TAG: service_name},
-        },
-        "token": {
-            "description": names.service_token_description(service_name, cluster_arn),
-            "service_identities": [service_name],
-            "policies": [],
-        },
-    }
-    if service_name in rules:
-        policy_name = names.service_policy_name(prefix, service_name)
-        result["token"]["policies"] = [policy_name]
-        result["policy"] = {
-            "name": policy_name,
-            "description": names.service_policy_description(service_name, cluster_arn),
-            "rules": take(rules, service_name, str),
-        }
-    return result
+    wanted = deployment.wanted(subject, rules)
+    return {"mesh": True, "service_name": service_name, **wanted}
 
 
 def _service_name(task: Task) -> str:
-    tag = names.SERVICE_NAME_TAG
-    name, source = task.tags.get(tag, ""), f"tag {tag}"
-    if not name:
-        name, source = task.family, f"task definition family (it has no tag {tag})"
+    name, source = mesh_tasks.service_name(task.tags, task.family)
     if not names.is_valid_service_name(name):
         message = (
             f'The {source} of the task {task.arn} is "{name}", which is no valid service name. '
-            f"Allowed: {names.SERVICE_NAME_RULE}. Correct the tag {tag} and start the task again."
+            f"Allowed: {names.SERVICE_NAME_RULE}. Correct the tag {names.SERVICE_NAME_TAG} and "
+            "start the task again."
         )
         raise InvalidServiceName(message)
     return name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.clients.consul import TOKEN_SETTINGS, ConsulClient, Json
+from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
-from handlers.core import environment, names
+from handlers.core import consul_tokens, environment, names
 from handlers.core.errors import ConsulObjectExists, ForeignObject
 from handlers.core.step import step
 from handlers.core.step_input import take
@@ -85,5 +85,5 @@ def _attach(client: ConsulClient, policy_name: str, accessor_id: str) -> None:
     links = token.get("Policies") or []
     if any(link.get("Name") == policy_name for link in links):
         return
-    kept = {key: token[key] for key in TOKEN_SETTINGS if token.get(key)}
+    kept = consul_tokens.settings(token)
     client.update_token(accessor_id, kept | {"Policies": [*links, {"Name": policy_name}]})

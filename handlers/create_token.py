@@ -8,7 +8,7 @@ from typing import Any
 from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
 from handlers.clients.secrets_manager import SecretsManager
-from handlers.core import environment, names
+from handlers.core import consul_tokens, environment, names
 from handlers.core.errors import (
     ConsulObjectExists,
     ConsulPermissionDenied,
@@ -16,10 +16,8 @@ from handlers.core.errors import (
     SecretNameCollision,
 )
 from handlers.core.step import step
-from handlers.core.step_input import take, take_strings
+from handlers.core.step_input import take
 from handlers.core.token_secret import TokenIds
-
-_HIDDEN = "<hidden>"  # what Consul shows of a secret ID to a caller with acl:read only
 
 
 @step
@@ -31,12 +29,16 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     our cluster's line. One whose description names no cluster, or has only its short name, is ours
     if it is the very token in our secret.
 
+    A version of the secret that another one has replaced meanwhile counts no more: its token may
+    have been deleted for good. Then Consul is brought in line with what tasks pull now.
+
     Input::
 
         {"secret": {"arn": …, "version_id": …},
          "token": {"description": …, "service_identities": [name, …], "policies": [name, …]}}
 
-    Result: `{"change": "created" | "updated" | "replaced" | "none"}`.
+    Result: `{"change": "created" | "updated" | "replaced" | "none" | "superseded"}`. The last one:
+    the version was replaced by one without IDs, so there is nothing to make.
 
     Raises:
         ForeignObject: if the accessor ID belongs to a token that is not ours.
@@ -45,17 +47,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     arn = take(state, "secret.arn", str)
-    version = SecretsManager().version(arn, take(state, "secret.version_id", str))
-    ids = TokenIds.require(version.value, where=f"The secret {arn}")
-    wanted: Json = {
-        "AccessorID": ids.accessor_id,
-        "SecretID": ids.secret_id,
-        "Description": take(state, "token.description", str),
-        "Policies": [{"Name": name} for name in take_strings(state, "token.policies")],
-        "ServiceIdentities": [
-            {"ServiceName": name} for name in take_strings(state, "token.service_identities")
-        ],
-    }
+    token = consul_tokens.wanted_token(state)
+    ids = _ids_in_use(arn, take(state, "secret.version_id", str))
+    if ids is None:
+        return {"change": "superseded"}
+    wanted = consul_tokens.with_ids(token, ids)
     client = consul()
     existing = client.read_token(ids.accessor_id)
     if existing is None:
@@ -63,6 +59,16 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         if existing is None:
             return {"change": "created"}
     return {"change": _bring_in_line(client, existing, wanted, secret_arn=arn)}
+
+
+def _ids_in_use(arn: str, version_id: str) -> TokenIds | None:
+    """Return the IDs of a version, or, if another one has replaced it, of what tasks pull now."""
+    secrets, where = SecretsManager(), f"The secret {arn}"
+    version = secrets.version(arn, version_id)
+    if version.is_in_use:
+        return TokenIds.require(version.value, where=where)
+    current = secrets.current(arn)
+    return TokenIds.parse(current.value, where=where) if current is not None else None
 
 
 def _create(client: ConsulClient, wanted: Json, *, secret_arn: str) -> Json | None:
@@ -85,7 +91,7 @@ def _create(client: ConsulClient, wanted: Json, *, secret_arn: str) -> Json | No
 
 def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret_arn: str) -> str:
     accessor_id = wanted["AccessorID"]
-    if existing.get("SecretID") == _HIDDEN:
+    if existing.get("SecretID") == consul_tokens.HIDDEN:
         message = (
             "The controller's token may read ACL tokens but not write them. Give it acl:write."
         )
@@ -100,7 +106,7 @@ def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret
         if made_meanwhile is not None:
             _bring_in_line(client, made_meanwhile, wanted, secret_arn=secret_arn)
         return "replaced"
-    if _content(existing) == _content(wanted):
+    if consul_tokens.content(existing) == consul_tokens.content(wanted):
         return "none"
     # Consul refuses an update that changes these two. All else that is left out is dropped, such
     # as roles that somebody attached.
@@ -133,18 +139,3 @@ def _check_owner(existing: Json, wanted: Json, *, same_secret_id: bool, secret_a
             "name, or each controller a secrets.prefix of its own."
         )
         raise SecretNameCollision(message)
-
-
-def _content(token: Json) -> tuple[Any, ...]:
-    """Return what of a token is ours to decide, in comparable form."""
-    return (
-        token.get("Description"),
-        {link.get("Name") for link in token.get("Policies") or []},
-        {
-            (identity.get("ServiceName"), tuple(identity.get("Datacenters") or []))
-            for identity in token.get("ServiceIdentities") or []
-        },
-        bool(token.get("NodeIdentities")),
-        bool(token.get("TemplatedPolicies")),
-        bool(token.get("Roles")),
-    )

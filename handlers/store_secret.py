@@ -18,15 +18,17 @@ from handlers.core.token_secret import TokenIds
 def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     """Leave valid IDs alone; write new ones, as the pending version, where there are none.
 
-    Input: `{"secret": {"id": name or ARN, "description": …, "tags": {…}}}`. With a description and
-    tags the secret is created if it is absent; without, it has to exist.
+    Input: `{"secret": {"id": name or ARN, "description": …, "tags": {…}}, "renew": bool}`. With a
+    description and tags the secret is created if it is absent; without, it has to exist. With
+    `renew` new IDs are written although there are valid ones; those stay what tasks pull.
 
     Result::
 
         {"arn": …, "version_id": …,      # the version that holds the IDs
          "replaces_version_id": …,       # the version that was current when it was written
          "accessor_id": …,
-         "public": bool}                 # whether it is the one that tasks pull
+         "public": bool,                 # whether it is the one that tasks pull
+         "previous_accessor_id": …}      # with `renew`: of the IDs that tasks pull; "" if none
 
     Raises:
         InvalidSecret: if the secret holds something else; nothing is overwritten.
@@ -39,13 +41,17 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     if current is None:
         current = _create(secrets, secret_id, state)
     where = f"The secret {secret_id}"
-    ids = TokenIds.parse(current.value, where=where)
-    if ids is not None:
-        return _result(current, ids, replaces=current)
+    renew = state.get("renew") is True
+    previous = TokenIds.parse(current.value, where=where)
+    if previous is not None and not renew:
+        return _result(current, previous, replaces=current)
     # Stored before the token is made, so that a crash in between is finished by whoever comes next.
     pending = secrets.write_ahead(current, lambda: TokenIds.new().to_secret_string())
     ids = TokenIds.require(pending.value, where=f"{where}, pending version {pending.version_id}")
-    return _result(pending, ids, replaces=current)
+    result = _result(pending, ids, replaces=current)
+    if renew:
+        result["previous_accessor_id"] = previous.accessor_id if previous is not None else ""
+    return result
 
 
 def _create(secrets: SecretsManager, secret_id: str, state: Mapping[str, Any]) -> SecretVersion:

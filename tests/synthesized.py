@@ -65,6 +65,17 @@ images:
   consul: hashicorp/consul:1.15.4
   envoy: 123456789012.dkr.ecr.us-gov-west-1.amazonaws.com/mesh/envoy:v1.26.2
   mesh_init: registry.example.com:5000/mesh-init@sha256:{"ab" * 32}
+reconciliation:
+  every_minutes: 10
+  grace_minutes: 30
+rotation:
+  services_every_days: 30
+  client_token_every_days: 90
+  controller_token_every_days: 1
+  concurrency: 3
+  pause_minutes: 2
+  stable_within_minutes: 45
+  keep_ecs_services: [legacy-web, Legacy_API]
 log_retention_days: 365
 tags:
   team: platform

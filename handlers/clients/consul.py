@@ -16,9 +16,9 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import requests
@@ -26,6 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from handlers.clients.json_stream import json_objects
 from handlers.core import remote_calls
 from handlers.core.errors import (
     ConsulAclDisabled,
@@ -41,6 +42,7 @@ from handlers.core.errors import (
 )
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 _CONNECT_SECONDS: Final = 3.0
 # Without a leader, a server holds reads back for about 7 seconds before it fails them.
@@ -50,18 +52,6 @@ _READ_SECONDS: Final = 10.0
 _BOOTSTRAP_READ_SECONDS: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_QUOTED_CHARACTERS: Final = 300
-
-TOKEN_SETTINGS: Final = (
-    "Description",
-    "Policies",
-    "Roles",
-    "ServiceIdentities",
-    "NodeIdentities",
-    "TemplatedPolicies",
-    "Local",
-    "ExpirationTime",
-)
-"""The fields of a token that its writer decides; an update has to repeat what is to stay."""
 
 _EXISTS = re.compile(r"is already in use|already exists")
 # The beginnings of what Consul says, with status 500, about the content of a request.
@@ -91,6 +81,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     text: str
+    kept: list[Any] = field(default_factory=list)
+    """Of a list: what was made of its objects."""
 
     @property
     def ok(self) -> bool:
@@ -234,6 +226,22 @@ class ConsulClient:
         """
         self._write("PUT", "/v1/acl/token/:accessor_id", body=token, accessor_id=accessor_id)
 
+    def list_tokens(self, keep: Callable[[Json], T | None]) -> list[T]:
+        """Return what `keep` makes of each token, secret ID included, without the Nones.
+
+        Consul has no pages here. A list of many thousands is larger than what a step should hold
+        at once, so each token is forgotten when it has been looked at.
+        """
+        answer = self._send_authenticated("GET", "/v1/acl/tokens", ids={}, keep=keep)
+        if not answer.ok:
+            raise self._error(answer, "GET /v1/acl/tokens")
+        return answer.kept
+
+    def use_fresh_token(self) -> None:
+        """Authenticate with what the secret holds now, not with what was read from it before."""
+        if self._token is not None:
+            self._token.read_again()
+
     def delete_token(self, accessor_id: str) -> None:
         """Delete a token; an absent one is fine."""
         self._write("DELETE", "/v1/acl/token/:accessor_id", accessor_id=accessor_id)
@@ -290,18 +298,24 @@ class ConsulClient:
             raise self._error(answer, f"{method} {_fill(path, ids)}", secrets=secrets)
 
     def _send_authenticated(
-        self, method: str, path: str, *, ids: Mapping[str, str], body: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        ids: Mapping[str, str],
+        body: Json | None = None,
+        keep: Callable[[Json], Any] | None = None,
     ) -> Answer:
         """Send with our token; if Consul does not know it, read it again and send once more."""
         if self._token is None:
             message = f"{method} {path} needs a token, and this client was made without one."
             raise RuntimeError(message)
         used = self._token.value()
-        answer = self._send(method, path, ids=ids, body=body, token=used)
+        answer = self._send(method, path, ids=ids, body=body, token=used, keep=keep)
         if _own_token_refused(method, answer):
             fresh = self._token.read_again()
             if fresh != used:
-                answer = self._send(method, path, ids=ids, body=body, token=fresh)
+                answer = self._send(method, path, ids=ids, body=body, token=fresh, keep=keep)
             if _own_token_refused(method, answer):
                 message = (
                     f"Consul at {self._address} does not know the token in {self._token}. If you "
@@ -322,6 +336,7 @@ class ConsulClient:
         token: str | None = None,
         read_seconds: float = _READ_SECONDS,
         reconnect: bool = True,
+        keep: Callable[[Json], Any] | None = None,
     ) -> Answer:
         url = self._address + _fill(path, ids or {})
         headers = {"X-Consul-Token": token} if token is not None else {}
@@ -339,7 +354,13 @@ class ConsulClient:
                 stream=True,
                 verify=self._ca_file.value() if self._ca_file else True,
             ) as response:
-                return Answer(response.status_code, response.headers, self._body(response))
+                listed = keep is not None and response.status_code == requests.codes.ok
+                return Answer(
+                    response.status_code,
+                    response.headers,
+                    text="" if listed else self._body(response),
+                    kept=self._kept(response, keep) if keep is not None and listed else [],
+                )
         except requests.exceptions.RequestException as error:
             again = reconnect and self._may_reconnect(error)
             # `from None`: the request, with its token, hangs on the exception.
@@ -355,6 +376,7 @@ class ConsulClient:
             token=token,
             read_seconds=read_seconds,
             reconnect=False,
+            keep=keep,
         )
 
     def _may_reconnect(self, error: requests.exceptions.RequestException) -> bool:
@@ -375,6 +397,15 @@ class ConsulClient:
                 )
                 raise ConsulUnavailable(message)
         return content.decode("utf-8", errors="replace")
+
+    def _kept(self, response: requests.Response, keep: Callable[[Json], Any]) -> list[Any]:
+        """Read a body that is an array of objects, one at a time."""
+        objects = json_objects(response.iter_content(64 * 1024))
+        try:
+            return [item for found in objects if (item := keep(found)) is not None]
+        except ValueError:
+            # `from None`: the error of the parser carries the document, with secret IDs in it.
+            raise self._unreadable("Reading a list") from None
 
     # --- answers -------------------------------------------------------------------------------
 

@@ -1,17 +1,26 @@
-"""Tasks in ECS."""
+"""Tasks and services in ECS."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from handlers.clients import aws
 from handlers.core.errors import InvalidEvent
+from handlers.core.paging import batches
 
 _FAMILY = re.compile(r":task-definition/([^:/]+):\d+$")
+_SERVICE_GROUP = "service:"
+# What becomes of a service that somebody deletes.
+_GONE = frozenset({"ServiceNotFoundException", "ServiceNotActiveException"})
+# What one call takes: DescribeTasks, DescribeServices (ECS API reference).
+_TASKS_A_CALL = 100
+_SERVICES_A_CALL = 10
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,27 @@ class Task:
     family: str
     desired_status: str
     tags: dict[str, str]
+    created_at: datetime | None = None
+    """When it was made, which is before it pulls its secrets; None while ECS does not say."""
+    ecs_service: str | None = None
+    """The name of the ECS service that it belongs to; None for one that was started alone."""
+
+    def may_hold_what_was_current_before(self, moment: datetime) -> bool:
+        """Whether it may have pulled a secret before a moment."""
+        return self.created_at is None or self.created_at < moment
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a step needs to know of an ECS service."""
+
+    name: str
+    deployed_at: datetime
+    """When its latest deployment began."""
+    is_stable: bool
+    """Whether that deployment is complete, and as many tasks run as are wanted."""
+    is_redeployable: bool
+    """Whether it is active, and ECS itself deploys it (not CodeDeploy or something else)."""
 
 
 class Ecs:
@@ -55,6 +85,65 @@ class Ecs:
             return _task(task)
         return None
 
+    def live_tasks(self, cluster_arn: str) -> Iterator[Task]:
+        """Yield every task of a cluster that is not stopped yet, with its tags.
+
+        Those that are draining are wanted to be stopped, and run on for a while; ListTasks shows
+        them in another list. They are looked for last, so that no task escapes by beginning to
+        drain meanwhile; one that does is yielded twice. Pages are read one at a time.
+        """
+        for desired_status in ("RUNNING", "STOPPED"):
+            for page in self._task_pages(cluster_arn, desired_status):
+                with aws.translated_errors(f"Describing tasks of the cluster {cluster_arn}"):
+                    answer = self._client.describe_tasks(
+                        cluster=cluster_arn, tasks=page, include=["TAGS"]
+                    )
+                # One that is missing here has been forgotten by ECS since it was listed.
+                for task in answer["tasks"]:
+                    if task["lastStatus"] != "STOPPED":
+                        yield _task(task)
+
+    def _task_pages(self, cluster_arn: str, desired_status: str) -> Iterator[list[str]]:
+        more: dict[str, str] = {}
+        while True:
+            with aws.translated_errors(f"Listing the tasks of the cluster {cluster_arn}"):
+                answer = self._client.list_tasks(
+                    cluster=cluster_arn,
+                    desiredStatus=desired_status,
+                    maxResults=_TASKS_A_CALL,
+                    **more,
+                )
+            if answer["taskArns"]:  # DescribeTasks refuses an empty list
+                yield answer["taskArns"]
+            if not answer.get("nextToken"):
+                return
+            more = {"nextToken": answer["nextToken"]}
+
+    def services(self, cluster_arn: str, names: Sequence[str]) -> Iterator[Service]:
+        """Yield the services of these names; not those that ECS does not know (any more)."""
+        for some in batches(names, _SERVICES_A_CALL):
+            with aws.translated_errors(f"Describing services of the cluster {cluster_arn}"):
+                answer = self._client.describe_services(cluster=cluster_arn, services=some)
+            for service in answer["services"]:
+                if service["status"] != "INACTIVE":
+                    yield _service(service)
+
+    def redeploy(self, cluster_arn: str, service_name: str) -> bool:
+        """Replace all tasks of a service by new ones of the same definition.
+
+        Returns whether a deployment was begun: not if the service is gone or about to go.
+        """
+        with aws.translated_errors(f"Redeploying the service {service_name} of {cluster_arn}"):
+            try:
+                self._client.update_service(
+                    cluster=cluster_arn, service=service_name, forceNewDeployment=True
+                )
+            except ClientError as error:
+                if aws.error_code(error) in _GONE:
+                    return False
+                raise
+        return True
+
 
 def _task(task: dict[str, Any]) -> Task:
     definition_arn = task["taskDefinitionArn"]
@@ -62,9 +151,35 @@ def _task(task: dict[str, Any]) -> Task:
     if family is None:
         message = f"The task {task['taskArn']} has no family: {definition_arn!r}."
         raise InvalidEvent(message)
+    group = task.get("group") or ""
     return Task(
         arn=task["taskArn"],
         family=family.group(1),
         desired_status=task["desiredStatus"],
         tags={tag["key"]: tag.get("value", "") for tag in task.get("tags", [])},
+        created_at=task.get("createdAt"),
+        ecs_service=(
+            group.removeprefix(_SERVICE_GROUP) if group.startswith(_SERVICE_GROUP) else None
+        ),
+    )
+
+
+def _service(service: dict[str, Any]) -> Service:
+    # External controllers and CodeDeploy keep task sets instead of deployments.
+    deployments = service.get("deployments") or []
+    latest = next((one for one in deployments if one["status"] == "PRIMARY"), None)
+    return Service(
+        name=service["serviceName"],
+        deployed_at=(latest or service)["createdAt"],
+        is_stable=(
+            len(deployments) <= 1
+            # Absent for services without rolling updates by ECS.
+            and (latest or {}).get("rolloutState", "COMPLETED") == "COMPLETED"
+            and service["runningCount"] == service["desiredCount"]
+            and not service["pendingCount"]
+        ),
+        is_redeployable=(
+            service["status"] == "ACTIVE"
+            and service.get("deploymentController", {}).get("type", "ECS") == "ECS"
+        ),
     )

@@ -9,19 +9,27 @@ replaces, so of any number of writers who read the same version exactly one wins
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from handlers.clients import aws
-from handlers.core.errors import AwsUnavailable, InvalidSecret, SecretMarkedForDeletion
+from handlers.core.errors import (
+    AwsUnavailable,
+    InvalidSecret,
+    SecretMarkedForDeletion,
+    StepError,
+)
+from handlers.core.paging import batches
 from handlers.core.token_secret import EMPTY
 
 CURRENT = "AWSCURRENT"
 PENDING = "AWSPENDING"
+_SECRETS_A_CALL = 20  # BatchGetSecretValue (Secrets Manager API reference)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,15 @@ class SecretVersion:
     arn: str
     version_id: str
     value: str = field(repr=False)
+    stages: frozenset[str] = field(default=frozenset(), compare=False)
+    """The staging labels that it had when it was read; of one that was written, not told."""
+    created_at: datetime | None = field(default=None, compare=False)
+    """When it was written; of one that was written by this step, not told."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it is what tasks pull, or may still become that."""
+        return not self.stages.isdisjoint({CURRENT, PENDING})
 
 
 class SecretsManager:
@@ -69,6 +86,38 @@ class SecretsManager:
         with _errors(f"Reading the version {version_id} of the secret {secret_id}", secret_id):
             answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
         return _version(answer, secret_id)
+
+    def currents(self, secret_ids: Sequence[str]) -> Iterator[SecretVersion | StepError | None]:
+        """Read what tasks pull from many secrets, 20 a call; yield one result for each, in order.
+
+        None is for a secret that is absent or has no value yet, an error for one that cannot be
+        read: SecretMarkedForDeletion, InvalidSecret, AwsAccessDenied and so on. It is not raised,
+        for the others can be read all the same.
+        """
+        for some in batches(secret_ids, _SECRETS_A_CALL):
+            with aws.translated_errors("Reading secrets"):
+                answer = self._client.batch_get_secret_value(SecretIdList=some)
+            found: dict[str, SecretVersion | StepError | None] = {}
+            for value in answer["SecretValues"]:
+                # Asked for by the one or the other.
+                found[value["Name"]] = found[value["ARN"]] = _version_or_error(value)
+            for error in answer.get("Errors", []):
+                found[error["SecretId"]] = _batch_error(error)
+            for secret_id in some:
+                yield found.get(secret_id)
+
+    def pending(self, current: SecretVersion) -> SecretVersion | None:
+        """Return the version that has been written to replace a current one, or None."""
+        version_id = derived_version_id(current.arn, current.version_id)
+        what = f"Reading the version {version_id} of the secret {current.arn}"
+        with _errors(what, current.arn):
+            try:
+                answer = self._client.get_secret_value(SecretId=current.arn, VersionId=version_id)
+            except ClientError as error:
+                if aws.error_code(error) == "ResourceNotFoundException":
+                    return None
+                raise
+        return _version(answer, current.arn)
 
     def create_empty(
         self,
@@ -117,7 +166,7 @@ class SecretsManager:
             message = f"The secret {secret_id} exists but its value cannot be read yet."
             raise AwsUnavailable(message)
         arn = described["ARN"]
-        version_id = _derived_version_id(arn, "first")
+        version_id = derived_version_id(arn, "first")
         with _errors(f"Writing the first value of the secret {secret_id}", secret_id):
             self._client.put_secret_value(
                 SecretId=arn, ClientRequestToken=version_id, SecretString=EMPTY
@@ -130,12 +179,27 @@ class SecretsManager:
         Returns the version that won: ours, or the one that another writer who read the same
         version wrote before, whether he is still at work or died.
         """
-        version_id = _derived_version_id(replaces.arn, replaces.version_id)
-        value = new_value()
-        with _errors(f"Writing the pending value of the secret {replaces.arn}", replaces.arn):
+        version_id = derived_version_id(replaces.arn, replaces.version_id)
+        return self._write_pending(replaces.arn, version_id, new_value())
+
+    def keep(self, current: SecretVersion) -> bool:
+        """Make it impossible that what was written to replace a current version ever does so.
+
+        The value stays what it is, under a new version ID: whoever still wants to publish the
+        pending version finds that the one that it replaces is current no more.
+
+        Returns whether the value has stayed. False: another version became current meanwhile.
+        """
+        version_id = derived_version_id(current.arn, f"{current.version_id}#kept")
+        self._write_pending(current.arn, version_id, current.value)
+        return self.publish(current.arn, version_id, replaces_version_id=current.version_id)
+
+    def _write_pending(self, arn: str, version_id: str, value: str) -> SecretVersion:
+        """Write a pending version, or return what another writer wrote under its ID."""
+        with _errors(f"Writing the pending value of the secret {arn}", arn):
             try:
                 self._client.put_secret_value(
-                    SecretId=replaces.arn,
+                    SecretId=arn,
                     ClientRequestToken=version_id,
                     SecretString=value,
                     VersionStages=[PENDING],
@@ -144,8 +208,8 @@ class SecretsManager:
                 if aws.error_code(error) != "ResourceExistsException":
                     raise
             else:
-                return SecretVersion(replaces.arn, version_id, value)
-        return self.version(replaces.arn, version_id)
+                return SecretVersion(arn, version_id, value)
+        return self.version(arn, version_id)
 
     def publish(self, arn: str, version_id: str, *, replaces_version_id: str) -> bool:
         """Make a version AWSCURRENT, if the version that it replaces still is.
@@ -176,7 +240,7 @@ class SecretsManager:
             self._client.put_secret_value(SecretId=arn, SecretString=value)
 
 
-def _derived_version_id(arn: str, replaced_version_id: str) -> str:
+def derived_version_id(arn: str, replaced_version_id: str) -> str:
     """Return the one ID that any writer gives to the successor of a version."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}#{replaced_version_id}"))
 
@@ -185,7 +249,35 @@ def _version(answer: Mapping[str, Any], secret_id: str) -> SecretVersion:
     if "SecretString" not in answer:
         message = f"The secret {secret_id} is binary; a string is needed."
         raise InvalidSecret(message)
-    return SecretVersion(answer["ARN"], answer["VersionId"], answer["SecretString"])
+    return SecretVersion(
+        answer["ARN"],
+        answer["VersionId"],
+        answer["SecretString"],
+        stages=frozenset(answer.get("VersionStages", ())),
+        created_at=answer.get("CreatedDate"),
+    )
+
+
+def _version_or_error(answer: Mapping[str, Any]) -> SecretVersion | StepError:
+    try:
+        return _version(answer, answer["ARN"])
+    except InvalidSecret as error:
+        return error
+
+
+def _batch_error(error: Mapping[str, Any]) -> StepError | None:
+    """Translate the error of one secret of a batch as that of a call for it alone."""
+    secret_id, code = error["SecretId"], error.get("ErrorCode", "")
+    if code == "ResourceNotFoundException":
+        return None
+    refusal = ClientError(
+        {"Error": {"Code": code, "Message": error.get("Message", "")}}, "BatchGetSecretValue"
+    )
+    try:
+        with _errors(f"Reading the secret {secret_id}", secret_id):
+            raise refusal
+    except StepError as translated:
+        return translated
 
 
 @contextmanager

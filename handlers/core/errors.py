@@ -38,6 +38,10 @@ class TaskNotVisibleYet(Retryable):
     """ECS told of a new task a moment ago, and does not show it yet."""
 
 
+class TokenNotVisibleYet(Retryable):
+    """A token was made a moment ago, and the server that we ask does not know it yet."""
+
+
 class AwsThrottled(Retryable):
     """An AWS service asked us to slow down."""
 
@@ -112,7 +116,7 @@ class SecretNameCollision(Permanent):
 
 
 class InvalidEvent(Permanent):
-    """The input is neither an ECS task event, nor the short form of one, nor names a service."""
+    """The input is none of those that the workflow takes."""
 
 
 class InvalidServiceName(Permanent):

@@ -8,7 +8,10 @@ definition made for its controller works with this one unchanged.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
+
+from handlers.core import clock
 
 MESH_TAG: Final = "consul.hashicorp.com/mesh"
 SERVICE_NAME_TAG: Final = "consul.hashicorp.com/service-name"
@@ -22,6 +25,7 @@ SERVICE_NAME_RULE: Final = (
 )
 # Consul's `isValidServiceIdentityName`; a real 1.10.1 refuses 257 characters.
 _SERVICE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,254}[a-z0-9])?")
+_NOT_PULLED_SINCE: Final = "consul-on-ecs/not-pulled-since"
 _SERVICE_TOKEN_DESCRIPTION: Final = re.compile(r"Token for (\S+) service")
 
 ANONYMOUS_TOKEN_ACCESSOR_ID: Final = "00000000-0000-0000-0000-000000000002"
@@ -54,6 +58,28 @@ def owning_cluster(description: str) -> str | None:
         key, separator, value = line.partition(": ")
         if separator and key == CLUSTER_TAG:
             return value
+    return None
+
+
+def with_not_pulled_since(description: str, moment: datetime) -> str:
+    """Return a description with the mark of a token that no new task can get hold of any more.
+
+    Tasks that were made at that moment or later do not have the token. The mark is one more line,
+    and takes the place of an earlier one.
+    """
+    kept = [line for line in description.splitlines() if not line.startswith(_NOT_PULLED_SINCE)]
+    return "\n".join([*kept, f"{_NOT_PULLED_SINCE}: {clock.to_text(moment)}"])
+
+
+def not_pulled_since(description: str) -> datetime | None:
+    """Return the moment that a description is marked with, or None if it has no valid mark."""
+    for line in description.splitlines():
+        key, separator, value = line.partition(": ")
+        if separator and key == _NOT_PULLED_SINCE:
+            try:
+                return clock.from_text(value)
+            except ValueError:
+                return None
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from handlers.core import errors
+from settings import ReconciliationSettings, RotationSettings
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -24,6 +25,8 @@ def test_the_readme_names_every_setting() -> None:
         *("consul.bootstrap_token_secret_arn", "consul.client_token_secret_arn"),
         *("consul.ca_secret_arn", "consul.anonymous_policy", "network"),
         *("services.<name>.rules", "log_retention_days", "tags"),
+        *(f"reconciliation.{key}" for key in ReconciliationSettings.model_fields),
+        *(f"rotation.{key}" for key in RotationSettings.model_fields),
     ]
     assert [name for name in settings if f"`{name}`" not in readme] == []
     assert "@@" not in readme

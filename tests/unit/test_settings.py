@@ -23,6 +23,8 @@ from settings import (
     EcsSettings,
     ImageSettings,
     NetworkSettings,
+    ReconciliationSettings,
+    RotationSettings,
     SecretsSettings,
     ServiceSettings,
     Settings,
@@ -92,7 +94,7 @@ def test_the_shipped_file_names_every_key() -> None:
 
     sections = (
         *(Settings, EcsSettings, SecretsSettings, ConsulSettings, NetworkSettings),
-        ImageSettings,
+        *(ImageSettings, ReconciliationSettings, RotationSettings),
     )
     for key in [key for section in sections for key in section.model_fields]:
         assert re.search(rf"^(# )? *{key}:", text, re.MULTILINE), key
@@ -147,6 +149,16 @@ services:
     rules: policies/web.hcl
 images:
   envoy: envoyproxy/envoy:v1.26.2
+reconciliation:
+  every_minutes: null
+  grace_minutes: 1440
+rotation:
+  services_every_days: 365
+  client_token_every_days: 1
+  concurrency: 20
+  pause_minutes: 1440
+  stable_within_minutes: 5
+  keep_ecs_services: [legacy-web, Legacy_API]
 log_retention_days: 365
 tags: {team: platform, Größe: groß}
 """,
@@ -186,6 +198,16 @@ tags: {team: platform, Größe: groß}
         },
         "services": {"web": {"rules": RULES, "rules_file": path.parent / "policies/web.hcl"}},
         "images": {"consul": None, "envoy": "envoyproxy/envoy:v1.26.2", "mesh_init": None},
+        "reconciliation": {"every_minutes": None, "grace_minutes": 1440},
+        "rotation": {
+            "services_every_days": 365,
+            "client_token_every_days": 1,
+            "controller_token_every_days": None,
+            "concurrency": 20,
+            "pause_minutes": 1440,
+            "stable_within_minutes": 5,
+            "keep_ecs_services": ("legacy-web", "Legacy_API"),
+        },
         "log_retention_days": 365,
         "tags": {"team": "platform", "Größe": "groß"},
     }
@@ -235,8 +257,53 @@ def test_an_address_has_the_port_of_its_scheme_unless_it_names_one(
     assert (consul.uses_tls, consul.host, consul.port) == expected
 
 
-def test_images_whose_keys_are_all_commented_out_are_the_defaults(write: Write) -> None:
-    assert load_settings(write(document(images=None))).images == ImageSettings()
+@pytest.mark.parametrize(
+    ("section", "defaults"),
+    [
+        ("images", ImageSettings()),
+        ("reconciliation", ReconciliationSettings()),
+        ("rotation", RotationSettings()),
+    ],
+)
+def test_a_section_whose_keys_are_all_commented_out_has_the_defaults(
+    write: Write, section: str, defaults: object
+) -> None:
+    assert getattr(load_settings(write(document(**{section: None}))), section) == defaults
+
+
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("reconciliation__every_minutes", 1, 1440),
+        ("reconciliation__grace_minutes", 5, 1440),
+        ("rotation__services_every_days", 1, 365),
+        ("rotation__client_token_every_days", 1, 365),
+        ("rotation__controller_token_every_days", 1, 365),
+        ("rotation__concurrency", 1, 20),
+        ("rotation__pause_minutes", 0, 1440),
+        ("rotation__stable_within_minutes", 5, 1440),
+    ],
+)
+def test_a_number_is_whole_and_between_its_ends(
+    write: Write, key: str, least: int, most: int
+) -> None:
+    section, name = key.split("__")
+    for value in (least, most):
+        assert getattr(getattr(load_settings(write(document(**{key: value}))), section), name) == (
+            value
+        )
+    wrong: list[object] = [least - 1, most + 1, True, float(most), str(most), [most]]
+    for found in wrong:
+        text = message(write(document(**{key: found})))
+        assert text.startswith(f"mesh.yaml: 1 problem\n\n  {section}.{name} (line 8)\n    found: ")
+        assert f"{least} to {most}" in text
+
+
+@pytest.mark.parametrize("name", ["legacy-web", "Legacy_API", "a" * 255])
+def test_an_ecs_service_is_named_as_ecs_allows(write: Write, name: str) -> None:
+    path = write(document(rotation__keep_ecs_services=[name]))
+
+    assert load_settings(path).rotation.keep_ecs_services == (name,)
 
 
 @pytest.mark.parametrize("key", [KEY_ARN, KEY_ARN.rpartition("/")[0] + "/mrk-" + "0a" * 16])
@@ -341,14 +408,16 @@ def test_what_is_suggested_for_a_missing_file_loads(write: Write) -> None:
             "- ecs\n",
             (
                 "mesh.yaml: the file must be a mapping with the keys ecs, secrets, consul, "
-                "network, services, images, log_retention_days, tags; found a list of 1."
+                "network, services, images, reconciliation, rotation, log_retention_days, tags; "
+                "found a list of 1."
             ),
         ),
         (
             "just text",
             (
                 "mesh.yaml: the file must be a mapping with the keys ecs, secrets, consul, "
-                "network, services, images, log_retention_days, tags; found the text 'just text'."
+                "network, services, images, reconciliation, rotation, log_retention_days, tags; "
+                "found the text 'just text'."
             ),
         ),
         (
@@ -501,8 +570,8 @@ tags:
         "\n"
         "  cluster (line 17)\n"
         "    found:   an unknown key\n"
-        "    allowed: the keys ecs, secrets, consul, network, services, images, "
-        "log_retention_days, tags\n"
+        "    allowed: the keys ecs, secrets, consul, network, services, images, reconciliation, "
+        "rotation, log_retention_days, tags\n"
         "    note:    did you mean ecs.cluster?\n"
         "\n"
         "  tags.'aws:team' (line 19)\n"
@@ -673,6 +742,78 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         document(images={"mesh_init": "Mesh-Init"}),
         "images.mesh_init",
         "all but registry and tag in lower case",
+    ),
+    (
+        "a grace period that is null",
+        document(reconciliation__grace_minutes=None),
+        "reconciliation.grace_minutes",
+        "leave the key out to get the default, 15",
+    ),
+    (
+        "an interval that is a switch",
+        document(reconciliation__every_minutes=False),
+        "reconciliation.every_minutes",
+        "the boolean false",
+    ),
+    (
+        "an interval with a point",
+        document(rotation__services_every_days=30.0),
+        "rotation.services_every_days",
+        "null (only by hand), or a whole number of days, 1 to 365",
+    ),
+    (
+        "a reconciliation that is a number",
+        document(reconciliation=5),
+        "reconciliation",
+        "a mapping with the keys every_minutes, grace_minutes",
+    ),
+    (
+        "a key of one section in another",
+        document(rotation__every_minutes=5),
+        "rotation.every_minutes",
+        "an unknown key",
+    ),
+    (
+        "the ARN of an ECS service",
+        document(rotation__keep_ecs_services=["arn:aws:ecs:eu-west-1:123456789012:service/a/b"]),
+        "rotation.keep_ecs_services[0]",
+        "names of ECS services: 1 to 255 letters, digits, '-' and '_' each",
+    ),
+    (
+        "the empty name of an ECS service",
+        document(rotation__keep_ecs_services=["web", ""]),
+        "rotation.keep_ecs_services[1]",
+        "an empty text",
+    ),
+    (
+        "the name of an ECS service that is too long",
+        document(rotation__keep_ecs_services=["a" * 256]),
+        "rotation.keep_ecs_services[0]",
+        "1 to 255",
+    ),
+    (
+        "an ECS service twice",
+        document(rotation__keep_ecs_services=["web", "api", "web"]),
+        "rotation.keep_ecs_services",
+        "listed more than once: web",
+    ),
+    (
+        "too many ECS services",
+        document(rotation__keep_ecs_services=[f"web-{n}" for n in range(101)]),
+        "rotation.keep_ecs_services",
+        "a list of at most 100 names",
+    ),
+    (
+        "an ECS service that is no list",
+        document(rotation__keep_ecs_services="web"),
+        "rotation.keep_ecs_services",
+        "the text 'web'",
+    ),
+    (
+        "no list of ECS services",
+        document(rotation__keep_ecs_services=None),
+        "rotation.keep_ecs_services",
+        "leave the key out to get the default, []",
     ),
     ("an unknown image", document(images={"envoi": "x"}), "images.envoi", "did you mean 'envoy'?"),
     (
@@ -884,6 +1025,8 @@ def test_the_secrets_that_we_make_are_reserved() -> None:
         "consul",
         "network",
         "services",
+        "reconciliation",
+        "rotation__keep_ecs_services",
         "log_retention_days",
     ],
 )
@@ -968,6 +1111,8 @@ _KEYS = (
             *SecretsSettings.model_fields,
             *ConsulSettings.model_fields,
             *NetworkSettings.model_fields,
+            *ReconciliationSettings.model_fields,
+            *RotationSettings.model_fields,
             *ServiceSettings.model_fields,
             "[key]",
             "<<",
@@ -997,6 +1142,12 @@ _SHAPED = st.fixed_dictionaries(
         "services": st.dictionaries(
             _KEYS, st.fixed_dictionaries({"rules": _SCALARS}) | _VALUES, max_size=3
         ),
+        "reconciliation": st.dictionaries(_KEYS, _SCALARS, max_size=3) | _VALUES,
+        "rotation": st.fixed_dictionaries(
+            {},
+            optional={"concurrency": _SCALARS, "keep_ecs_services": _VALUES},
+        )
+        | _VALUES,
         "log_retention_days": _SCALARS,
         "tags": st.dictionaries(_KEYS, _SCALARS, max_size=3),
     },

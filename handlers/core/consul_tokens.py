@@ -1,0 +1,65 @@
+"""Tokens as Consul renders and takes them, compared with what they have to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from handlers.core.step_input import take, take_strings
+from handlers.core.token_secret import TokenIds
+
+HIDDEN = "<hidden>"
+"""What Consul shows of a secret ID to a caller who may read ACLs only."""
+
+TOKEN_SETTINGS = (
+    "Description",
+    "Policies",
+    "Roles",
+    "ServiceIdentities",
+    "NodeIdentities",
+    "TemplatedPolicies",
+    "Local",
+    "ExpirationTime",
+)
+"""The fields of a token that its writer decides; an update has to repeat what is to stay."""
+
+
+def wanted_token(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state's `token` as Consul takes it, without its IDs.
+
+    Raises:
+        InvalidStepInput: if it does not have that form.
+
+    """
+    return {
+        "Description": take(state, "token.description", str),
+        "Policies": [{"Name": name} for name in take_strings(state, "token.policies")],
+        "ServiceIdentities": [
+            {"ServiceName": name} for name in take_strings(state, "token.service_identities")
+        ],
+    }
+
+
+def with_ids(token: dict[str, Any], ids: TokenIds) -> dict[str, Any]:
+    """Return a token with the IDs that it is to have."""
+    return {"AccessorID": ids.accessor_id, "SecretID": ids.secret_id, **token}
+
+
+def content(token: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what of a token is ours to decide, in comparable form."""
+    return (
+        token.get("Description"),
+        {link.get("Name") for link in token.get("Policies") or []},
+        {
+            (identity.get("ServiceName"), tuple(identity.get("Datacenters") or []))
+            for identity in token.get("ServiceIdentities") or []
+        },
+        bool(token.get("NodeIdentities")),
+        bool(token.get("TemplatedPolicies")),
+        bool(token.get("Roles")),
+    )
+
+
+def settings(token: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that an update has to repeat for a token to stay as it is."""
+    return {key: token[key] for key in TOKEN_SETTINGS if token.get(key)}
