@@ -20,6 +20,7 @@ from handlers.core.errors import (
 from handlers.core.step import step
 from handlers.core.step_input import take
 from handlers.core.subjects import Subject
+from handlers.core.workflow_input import named_subject
 
 _VISIBLE_WITHIN = timedelta(minutes=1)
 _TASK_ARN = re.compile(r"arn:[\w-]+:ecs:[\w-]+:\d{12}:task/[\w/-]+")
@@ -32,10 +33,12 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     Input: `{"event": …, "service_rules": {service name: HCL}}`. The event is a whole ECS "Task
     State Change" event; or `{"detail": {"clusterArn": …, "taskArn": …}}`; or `{"service": name}`,
-    for a deployment that makes sure of a token before there is any task.
+    for a deployment that makes sure of a token before there is any task; or `{"token": "client"}`,
+    which all consul-client containers share, to repair it.
 
     Result, if the task is not in the mesh: `{"mesh": false, "task_arn": …, "reason": …}`; else,
-    without `task_arn` for a service by its name::
+    without `task_arn` if the input names whose token it is, and without `service_name` for one that
+    is no service's::
 
         {"mesh": true, "task_arn": …, "service_name": …,
          "secret": {"id": name, "description": …, "tags": {…}},
@@ -50,8 +53,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     event = state.get("event")
     deployment = Deployment.from_environment()
     rules = take(state, "service_rules", dict)
-    if isinstance(event, Mapping) and "service" in event:
-        return _needs_of(named_service(event), "input", deployment, rules)
+    named = named_subject(event) if isinstance(event, Mapping) else None
+    if named is not None:
+        return _needs_of(named, "input", deployment, rules)
     cluster_arn, task_arn = _parse_event(event)
     if cluster_arn != deployment.cluster_arn:
         reason = f"The task belongs to the cluster {cluster_arn}, not to {deployment.cluster_arn}."
@@ -67,34 +71,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     if reason_to_skip is not None:
         return _not_in_the_mesh(task_arn, reason_to_skip)
     _check_tenancy(task)
-    found = _needs_of(_service_name(task), f"task {task.arn}", deployment, rules)
+    subject = Subject(service=_service_name(task))
+    found = _needs_of(subject, f"task {task.arn}", deployment, rules)
     return {**found, "task_arn": task.arn}
-
-
-def named_service(event: Mapping[str, Any]) -> str:
-    """Return the service that the input of a workflow names.
-
-    Raises:
-        InvalidEvent, InvalidServiceName.
-
-    """
-    if "detail" in event:
-        message = (
-            'The input has both "service" and "detail". Give the service to make sure of its '
-            "token, or the detail of an event to do that for the service of a task."
-        )
-        raise InvalidEvent(message)
-    name = event["service"]
-    if not isinstance(name, str):
-        message = f"service must be the name of a service, a text; it is {name!r:.200}."
-        raise InvalidEvent(message)
-    if not names.is_valid_service_name(name):
-        message = (
-            f"The input asks for the service {name!r:.300}, which is no valid service name. "
-            f"Allowed: {names.SERVICE_NAME_RULE}."
-        )
-        raise InvalidServiceName(message)
-    return name
 
 
 def _parse_event(event: Any) -> tuple[str, str]:
@@ -154,19 +133,18 @@ def _check_tenancy(task: Task) -> None:
 
 
 def _needs_of(
-    service_name: str, who: str, deployment: Deployment, rules: Mapping[str, Any]
+    subject: Subject, who: str, deployment: Deployment, rules: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the secret, the token and the policy of a service that somebody asks for."""
-    subject = Subject(service=service_name)
-    if deployment.is_reserved(service_name):
+    """Return the secret, the token and the policy that somebody asks for."""
+    if subject.service and deployment.is_reserved(subject.service):
         message = (
-            f'The {who} asks for the service name "{service_name}", but the secret '
+            f'The {who} asks for the service name "{subject.service}", but the secret '
             f"{deployment.secret_id(subject)} belongs to the controller. Choose another service "
             "name."
         )
         raise SecretNameCollision(message)
-    wanted = deployment.wanted(subject, rules)
-    return {"mesh": True, "service_name": service_name, **wanted}
+    service = {"service_name": subject.service} if subject.service else {}
+    return {"mesh": True, **service, **deployment.wanted(subject, rules)}
 
 
 def _service_name(task: Task) -> str:

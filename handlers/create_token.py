@@ -92,10 +92,7 @@ def _create(client: ConsulClient, wanted: Json, *, secret_arn: str) -> Json | No
 def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, *, secret_arn: str) -> str:
     accessor_id = wanted["AccessorID"]
     if existing.get("SecretID") == consul_tokens.HIDDEN:
-        message = (
-            "The controller's token may read ACL tokens but not write them. Give it acl:write."
-        )
-        raise ConsulPermissionDenied(message)
+        raise ConsulPermissionDenied(consul_tokens.ONLY_READABLE)
     same_secret_id = existing.get("SecretID") == wanted["SecretID"]
     _check_owner(existing, wanted, same_secret_id=same_secret_id, secret_arn=secret_arn)
     if not same_secret_id:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.clients.secrets_manager import SecretsManager, SecretVersion
-from handlers.core import environment
+from handlers.core import environment, named_tokens
 from handlers.core.errors import InvalidConfiguration
 from handlers.core.step import step
 from handlers.core.step_input import take
+from handlers.core.subjects import Subject
 from handlers.core.token_secret import TokenIds
 
 
@@ -18,8 +19,8 @@ from handlers.core.token_secret import TokenIds
 def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     """Leave valid IDs alone; write new ones, as the pending version, where there are none.
 
-    Input: `{"secret": {"id": name or ARN, "description": …, "tags": {…}}, "renew": bool}`. With a
-    description and tags the secret is created if it is absent; without, it has to exist. With
+    Input: `{"secret": {"id": name or ARN, "description": …, "tags": {…}}, "renew": subject}`. With
+    a description and tags the secret is created if it is absent; without, it has to exist. With
     `renew` new IDs are written although there are valid ones; those stay what tasks pull.
 
     Result::
@@ -28,7 +29,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
          "replaces_version_id": …,       # the version that was current when it was written
          "accessor_id": …,
          "public": bool,                 # whether it is the one that tasks pull
-         "previous_accessor_id": …}      # with `renew`: of the IDs that tasks pull; "" if none
+         "previous": [{"subject": …, "accessor_id": …}]}   # with `renew`: what tasks pull, or []
 
     Raises:
         InvalidSecret: if the secret holds something else; nothing is overwritten.
@@ -41,16 +42,17 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     if current is None:
         current = _create(secrets, secret_id, state)
     where = f"The secret {secret_id}"
-    renew = state.get("renew") is True
+    renewed = Subject.from_state(state["renew"]) if "renew" in state else None
     previous = TokenIds.parse(current.value, where=where)
-    if previous is not None and not renew:
+    if previous is not None and renewed is None:
         return _result(current, previous, replaces=current)
     # Stored before the token is made, so that a crash in between is finished by whoever comes next.
     pending = secrets.write_ahead(current, lambda: TokenIds.new().to_secret_string())
     ids = TokenIds.require(pending.value, where=f"{where}, pending version {pending.version_id}")
     result = _result(pending, ids, replaces=current)
-    if renew:
-        result["previous_accessor_id"] = previous.accessor_id if previous is not None else ""
+    if renewed is not None:
+        old = [named_tokens.to_state(renewed, previous.accessor_id)] if previous else []
+        result["previous"] = old
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 from aws_cdk import ArnFormat, CustomResource, Duration, RemovalPolicy, Stack, Token
@@ -16,6 +17,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
+from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from handlers.core import environment, names
@@ -25,10 +27,13 @@ from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
 from infrastructure.token_secret import token_secret
 from infrastructure.workflow_runs import WorkflowRuns, definition, digest
 from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
+from workflows.reconciliation import Reconciliation, ReconciliationHandlers
 from workflows.task_provisioning import TaskProvisioning
+from workflows.token_rotation import RotationHandlers, RotationOptions, TokenRotation
 from workflows.token_states import TokenHandlers
 
 _READ = ["secretsmanager:GetSecretValue"]
+_BATCH = ["secretsmanager:BatchGetSecretValue"]  # each secret in it needs the one above, too
 _WRITE_AHEAD = ["secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"]
 _PUBLISH = ["secretsmanager:DescribeSecret", "secretsmanager:UpdateSecretVersionStage"]
 _CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
@@ -36,13 +41,56 @@ _CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
 # and written with both. Moving stages and describing a secret need neither.
 
 
+_LONG_LOOK = Duration.minutes(10)
+"""Of a step that reads all tokens, or all tasks: 100 tasks take about two calls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconciliationOptions:
+    """How tokens are looked after.
+
+    Args:
+        every: how often; None: only when somebody starts it.
+        grace_period: how long a service keeps its token without any task.
+
+    """
+
+    every: Duration | None = field(default_factory=lambda: Duration.minutes(5))
+    grace_period: Duration = field(default_factory=lambda: Duration.minutes(15))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationSchedule:
+    """How often tokens are replaced by new ones; None: only when somebody starts it.
+
+    Args:
+        services: those of all services, one after the other, which redeploys them.
+        client_token: that of all consul-client containers, which redeploys all mesh tasks.
+        controller_token: the controller's own; no task notices.
+
+    """
+
+    services: Duration | None = None
+    client_token: Duration | None = None
+    controller_token: Duration | None = None
+
+
+@dataclass(frozen=True)
+class _LifeHandlers:
+    """The steps that Reconciliation and TokenRotation share."""
+
+    retire_tokens: lambda_.Function
+    delete_unused: lambda_.Function
+
+
 class AclController(Construct):
     """Provisions Consul ACL tokens for the mesh tasks of an ECS cluster.
 
-    You get: the workflows ClusterBootstrap and TaskProvisioning with their handlers; an EventBridge
-    rule that starts TaskProvisioning for every task that starts; the secrets of the bootstrap
-    token, the controller's and the consul-client containers' token; and ClusterBootstrap as a part
-    of every deployment, which fails if it fails.
+    You get: the workflows ClusterBootstrap, TaskProvisioning, Reconciliation and TokenRotation with
+    their handlers; an EventBridge rule that starts TaskProvisioning for every task that starts, and
+    schedules for the last two; the secrets of the bootstrap token, the controller's and the
+    consul-client containers' token; and ClusterBootstrap as a part of every deployment, which fails
+    if it fails.
 
     Args:
         scope: the construct that it belongs to.
@@ -58,6 +106,10 @@ class AclController(Construct):
         ca_secret: the PEM of the private CA of Consul's certificate. Default: public CAs.
         anonymous_policy: whether requests without a token may read nodes and services.
         service_rules: extra ACL rules, HCL, by service name. Default: none.
+        reconciliation: when tokens are looked after, and how long a service keeps its token
+            without any task. Default: every 5 minutes, 15 minutes.
+        rotation: how services get new tokens. Default: see `RotationOptions`.
+        rotation_schedule: when tokens are replaced. Default: only when somebody starts it.
         network: where the handlers that talk to Consul run. Default: outside any VPC.
         log_retention: how long logs are kept. Default: 30 days.
         secret_tags: tags for the secrets that the workflows create. Default: our own only.
@@ -75,6 +127,8 @@ class AclController(Construct):
         client_token_secret_name: its name.
         cluster_bootstrap: the workflow that each deployment of the controller runs.
         task_provisioning: the workflow that makes sure of a service's token.
+        reconciliation: the workflow that puts right what events have missed.
+        token_rotation: the workflow that replaces tokens.
         dead_letter_queue: the events that started nothing.
         workflow_runs: runs workflows as a part of a deployment.
 
@@ -94,6 +148,9 @@ class AclController(Construct):
         ca_secret: secretsmanager.ISecret | None = None,
         anonymous_policy: bool = True,
         service_rules: Mapping[str, str] | None = None,
+        reconciliation: ReconciliationOptions | None = None,
+        rotation: RotationOptions | None = None,
+        rotation_schedule: RotationSchedule | None = None,
         network: Network | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         secret_tags: Mapping[str, str] | None = None,
@@ -160,6 +217,14 @@ class AclController(Construct):
             client_token_secret.encryption_key if client_token_secret else None,
         ]
 
+        self._subjects_environment = {
+            environment.CLUSTER_ARN: cluster.cluster_arn,
+            environment.SECRET_PREFIX: secret_prefix,
+            environment.RESERVED_SECRET_NAMES: ",".join(self._own_secret_names()),
+            environment.CLIENT_TOKEN_SECRET_ARN: self.client_token_secret.secret_arn,
+            environment.CONTROLLER_TOKEN_SECRET_ARN: self.controller_token_secret.secret_arn,
+        }
+
         tokens = self._token_handlers(secret_tags or {})
         bootstrap = self._bootstrap_handlers(tokens)
         self.cluster_bootstrap = ClusterBootstrap(
@@ -182,8 +247,42 @@ class AclController(Construct):
             service_rules=service_rules or {},
             log_group=self._log_group("TaskProvisioningLogs"),
         ).state_machine
+        life = self._life_handlers()
+        reconciliation = reconciliation or ReconciliationOptions()
+        self.reconciliation = Reconciliation(
+            self,
+            "Reconciliation",
+            handlers=ReconciliationHandlers(
+                find_drift=self._looking_handler("FindDrift", "find_drift"),
+                retire_tokens=life.retire_tokens,
+                delete_unused=life.delete_unused,
+                report_reconciliation=self._report("ReportReconciliation", "report_reconciliation"),
+            ),
+            task_provisioning=self.task_provisioning,
+            service_rules=service_rules or {},
+            grace_period=reconciliation.grace_period,
+            log_group=self._log_group("ReconciliationLogs"),
+        ).state_machine
+        self.token_rotation = TokenRotation(
+            self,
+            "TokenRotation",
+            handlers=self._rotation_handlers(tokens, life),
+            service_rules=service_rules or {},
+            options=rotation or RotationOptions(),
+            log_group=self._log_group("TokenRotationLogs"),
+        ).state_machine
         self.dead_letter_queue = self._dead_letter_queue()
         self._start_on_task_events()
+        self._start_on_schedule(
+            "ReconciliationSchedule", self.reconciliation, reconciliation.every, {}
+        )
+        schedule = rotation_schedule or RotationSchedule()
+        for rule_id, every, event in (
+            ("ServiceTokensRotation", schedule.services, {"services": "all"}),
+            ("ClientTokenRotation", schedule.client_token, {"token": "client"}),
+            ("ControllerTokenRotation", schedule.controller_token, {"token": "controller"}),
+        ):
+            self._start_on_schedule(rule_id, self.token_rotation, every, event)
         self.workflow_runs = WorkflowRuns(
             self,
             "WorkflowRuns",
@@ -323,6 +422,31 @@ class AclController(Construct):
             )
         )
 
+    def _start_on_schedule(
+        self,
+        construct_id: str,
+        workflow: sfn.StateMachine,
+        every: Duration | None,
+        event: Mapping[str, str],
+    ) -> None:
+        if every is None:
+            return
+        rule = events.Rule(
+            self,
+            construct_id,
+            description=f"{construct_id}, every {every.to_human_string()} ({self.secret_prefix})",
+            schedule=events.Schedule.rate(every),
+        )
+        rule.add_target(
+            targets.SfnStateMachine(
+                workflow,
+                input=events.RuleTargetInput.from_object(dict(event)),
+                dead_letter_queue=self.dead_letter_queue,
+                retry_attempts=3,
+                max_event_age=Duration.minutes(10),
+            )
+        )
+
     # --- the steps -----------------------------------------------------------------------------
 
     def _token_handlers(self, secret_tags: Mapping[str, str]) -> TokenHandlers:
@@ -404,21 +528,114 @@ class AclController(Construct):
         return self._handler(
             "CheckTags",
             "check_tags",
-            variables={
-                environment.CLUSTER_ARN: self.cluster.cluster_arn,
-                environment.SECRET_PREFIX: self.secret_prefix,
-                environment.RESERVED_SECRET_NAMES: ",".join(self._own_secret_names()),
-            },
+            variables=self._subjects_environment,
+            statements=[_allow(["ecs:DescribeTasks"], self._in_cluster("task"))],
+        )
+
+    # The life of a token: Reconciliation and TokenRotation.
+
+    def _life_handlers(self) -> _LifeHandlers:
+        return _LifeHandlers(
+            retire_tokens=self._rewriting_handler("RetireTokens", "retire_tokens"),
+            delete_unused=self._looking_handler("DeleteUnused", "delete_unused"),
+        )
+
+    def _rotation_handlers(self, tokens: TokenHandlers, life: _LifeHandlers) -> RotationHandlers:
+        controller = self.controller_token_secret
+        return RotationHandlers(
+            plan_rotation=self._consul_handler(
+                "PlanRotation",
+                "plan_rotation",
+                token_secret=controller,
+                variables=self._subjects_environment,
+                timeout=_LONG_LOOK,
+            ),
+            store_secret=tokens.store_secret,
+            create_token=tokens.create_token,
+            prove_token=self._consul_handler(
+                "ProveToken", "prove_token", statements=self._reading_tokens()
+            ),
+            publish_secret=tokens.publish_secret,
+            abandon_rotation=self._rewriting_handler("AbandonRotation", "abandon_rotation"),
+            retire_tokens=life.retire_tokens,
+            check_redeployments=self._handler(
+                "CheckRedeployments",
+                "check_redeployments",
+                variables=self._subjects_environment,
+                statements=[
+                    *self._looking_at_tasks(),
+                    _allow(["ecs:DescribeServices"], self._in_cluster("service")),
+                ],
+                timeout=_LONG_LOOK,
+            ),
+            redeploy_service=self._handler(
+                "RedeployService",
+                "redeploy_service",
+                variables={environment.CLUSTER_ARN: self.cluster.cluster_arn},
+                statements=[
+                    _allow(
+                        ["ecs:DescribeServices", "ecs:UpdateService"], self._in_cluster("service")
+                    )
+                ],
+            ),
+            delete_unused=life.delete_unused,
+            report_rotation=self._report("ReportRotation", "report_rotation"),
+        )
+
+    def _looking_handler(self, construct_id: str, step: str) -> lambda_.Function:
+        """Make a step that compares Consul with the tasks and with the secrets."""
+        return self._consul_handler(
+            construct_id,
+            step,
+            token_secret=self.controller_token_secret,
+            variables=self._subjects_environment,
             statements=[
-                _allow(
-                    ["ecs:DescribeTasks"],
-                    Stack.of(self).format_arn(
-                        service="ecs",
-                        resource="task",
-                        resource_name=f"{self.cluster.cluster_name}/*",
-                    ),
-                )
+                *self._reading_tokens(),
+                _allow(_BATCH, "*"),  # it has no resource-level permissions
+                *self._looking_at_tasks(),
             ],
+            timeout=_LONG_LOOK,
+        )
+
+    def _rewriting_handler(self, construct_id: str, step: str) -> lambda_.Function:
+        """Make a step that changes tokens, and who can publish which version of a secret."""
+        return self._consul_handler(
+            construct_id,
+            step,
+            token_secret=self.controller_token_secret,
+            variables=self._subjects_environment,
+            statements=[
+                _allow(sorted({*_READ, *_WRITE_AHEAD, *_PUBLISH}), *self._token_secrets),
+                *key_statements(self, ENCRYPT, self._token_keys),
+            ],
+        )
+
+    def _report(self, construct_id: str, step: str) -> lambda_.Function:
+        return self._handler(
+            construct_id, step, variables={environment.CLUSTER_ARN: self.cluster.cluster_arn}
+        )
+
+    def _reading_tokens(self) -> list[iam.PolicyStatement]:
+        return [
+            _allow(_READ, *self._token_secrets),
+            *key_statements(self, DECRYPT, self._token_keys),
+        ]
+
+    def _looking_at_tasks(self) -> list[iam.PolicyStatement]:
+        return [
+            # ListTasks is not about a resource that there is; a condition names the cluster
+            # (service authorization reference, Amazon ECS).
+            iam.PolicyStatement(
+                actions=["ecs:ListTasks"],
+                resources=["*"],
+                conditions={"ArnEquals": {"ecs:cluster": self.cluster.cluster_arn}},
+            ),
+            _allow(["ecs:DescribeTasks"], self._in_cluster("task")),
+        ]
+
+    def _in_cluster(self, resource: str) -> str:
+        return Stack.of(self).format_arn(
+            service="ecs", resource=resource, resource_name=f"{self.cluster.cluster_name}/*"
         )
 
     def _own_secret_names(self) -> list[str]:
@@ -435,14 +652,15 @@ class AclController(Construct):
         step: str,
         *,
         token_secret: secretsmanager.ISecret | None = None,
+        variables: Mapping[str, str] | None = None,
         statements: Sequence[iam.PolicyStatement] = (),
         timeout: Duration | None = None,
     ) -> lambda_.Function:
         """Make a step that talks to Consul: with its address, its CA, and a token to use."""
-        variables = dict(self._consul_environment)
+        variables = self._consul_environment | dict(variables or {})
         readable = [secret for secret in (self._ca_secret, token_secret) if secret is not None]
         if token_secret is not None:
-            variables[environment.CONSUL_TOKEN_SECRET_ARN] = token_secret.secret_arn
+            variables |= {environment.CONSUL_TOKEN_SECRET_ARN: token_secret.secret_arn}
         return self._handler(
             construct_id,
             step,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import Annotations, CfnOutput, Stack, Tags
+from aws_cdk import Annotations, CfnOutput, Duration, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
@@ -16,10 +16,15 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from handlers.core import names
-from infrastructure.acl_controller import AclController
+from infrastructure.acl_controller import (
+    AclController,
+    ReconciliationOptions,
+    RotationSchedule,
+)
 from infrastructure.external_consul import ExternalConsul
 from infrastructure.handler_function import Network
 from settings import NetworkSettings, Settings, SettingsError
+from workflows.token_rotation import RotationOptions
 
 _DAYS = logs.RetentionDays
 _RETENTION = {
@@ -110,6 +115,21 @@ class ConsulOnEcsStack(Stack):
             ca_secret=self._ca_secret,
             anonymous_policy=consul.anonymous_policy,
             service_rules={name: service.rules for name, service in settings.services.items()},
+            reconciliation=ReconciliationOptions(
+                every=_minutes(settings.reconciliation.every_minutes),
+                grace_period=Duration.minutes(settings.reconciliation.grace_minutes),
+            ),
+            rotation=RotationOptions(
+                concurrency=settings.rotation.concurrency,
+                pause=_minutes(settings.rotation.pause_minutes),
+                stable_within=Duration.minutes(settings.rotation.stable_within_minutes),
+                keep_ecs_services=settings.rotation.keep_ecs_services,
+            ),
+            rotation_schedule=RotationSchedule(
+                services=_days(settings.rotation.services_every_days),
+                client_token=_days(settings.rotation.client_token_every_days),
+                controller_token=_days(settings.rotation.controller_token_every_days),
+            ),
             network=self.network,
             log_retention=_RETENTION[settings.log_retention_days],
             secret_tags=settings.tags,
@@ -222,6 +242,8 @@ class ConsulOnEcsStack(Stack):
         outputs = {
             "ClusterBootstrapArn": controller.cluster_bootstrap.state_machine_arn,
             "TaskProvisioningArn": controller.task_provisioning.state_machine_arn,
+            "ReconciliationArn": controller.reconciliation.state_machine_arn,
+            "TokenRotationArn": controller.token_rotation.state_machine_arn,
             "DeadLetterQueueUrl": controller.dead_letter_queue.queue_url,
         }
         for key, secret, name in (
@@ -241,3 +263,11 @@ class ConsulOnEcsStack(Stack):
             outputs[f"{key}SecretName"] = name
         for key, value in outputs.items():
             CfnOutput(self, key, value=value)
+
+
+def _minutes(number: int | None) -> Duration | None:
+    return Duration.minutes(number) if number else None
+
+
+def _days(number: int | None) -> Duration | None:
+    return Duration.days(number) if number else None

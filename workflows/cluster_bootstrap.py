@@ -14,7 +14,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from handlers.core import names
+from handlers.core import deployment, names
 from handlers.core.errors import ConsulAlreadyBootstrapped
 from workflows.retries import A_FEW_TIMES, UNTIL_CONSUL_IS_UP, Patience
 from workflows.steps import Failures, step
@@ -68,7 +68,6 @@ class ClusterBootstrap(Construct):
         super().__init__(scope, construct_id)
         self._failures = Failures(self)
         self._create_policy = handlers.create_policy
-        self._cluster_arn = cluster_arn
 
         wait = step(
             self,
@@ -97,25 +96,11 @@ class ClusterBootstrap(Construct):
         for state in (wait, management):
             self._failures.catch_all(state)
 
-        policies: list[sfn.TaskStateBase] = [
-            self._policy(
-                "controller",
-                {
-                    "name": names.controller_policy_name(secret_prefix),
-                    "description": self._ours(names.CONTROLLER_POLICY_DESCRIPTION),
-                    "rules": names.CONTROLLER_POLICY_RULES,
-                },
-            ),
-            self._policy(
-                "client",
-                {
-                    "name": names.client_policy_name(secret_prefix),
-                    "description": self._ours(names.CLIENT_POLICY_DESCRIPTION),
-                    "rules": names.CLIENT_POLICY_RULES,
-                    # What HashiCorp's controller made before us says only this.
-                    "adopt": names.CLIENT_POLICY_DESCRIPTION,
-                },
-            ),
+        controller_needs = deployment.controller_token(secret_prefix, cluster_arn)
+        client_needs = deployment.client_token(secret_prefix, cluster_arn)
+        policies = [
+            self._policy("controller", controller_needs["policy"]),
+            self._policy("client", client_needs["policy"]),
         ]
         if anonymous_policy:
             policies.append(
@@ -135,15 +120,13 @@ class ClusterBootstrap(Construct):
             "controller",
             handlers=handlers.controller_token,
             secret=controller_secret,
-            description=names.CONTROLLER_TOKEN_DESCRIPTION,
-            policy=names.controller_policy_name(secret_prefix),
+            token=controller_needs["token"],
         )
         client = self._token(
             "client",
             handlers=handlers.client_token,
             secret=client_secret,
-            description=names.CLIENT_TOKEN_DESCRIPTION,
-            policy=names.client_policy_name(secret_prefix),
+            token=client_needs["token"],
         )
 
         sequence = [wait, management, *policies, controller.store, controller.create]
@@ -163,9 +146,6 @@ class ClusterBootstrap(Construct):
             log_group=log_group,
         )
 
-    def _ours(self, text: str) -> str:
-        return names.with_cluster_line(text, self._cluster_arn)
-
     def _policy(self, whose: str, policy: Mapping[str, Any]) -> sfn.TaskStateBase:
         state = step(
             self,
@@ -184,8 +164,7 @@ class ClusterBootstrap(Construct):
         *,
         handlers: TokenHandlers,
         secret: secretsmanager.ISecret,
-        description: str,
-        policy: str,
+        token: Mapping[str, Any],
     ) -> TokenStates:
         return TokenStates(
             self,
@@ -194,10 +173,6 @@ class ClusterBootstrap(Construct):
             failures=self._failures,
             # The deployment makes this secret, so it needs no description or tags here.
             secret={"id": secret.secret_arn},
-            token={
-                "description": self._ours(description),
-                "service_identities": [],
-                "policies": [policy],
-            },
+            token=token,
             results=f"$.{whose}",
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aws_cdk import Duration, Stack
-from aws_cdk import aws_iam as iam
+from aws_cdk import Duration
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from workflows import nested
 from workflows.steps import step, whole_failure
 from workflows.workflow import state_machine
 
@@ -44,27 +44,17 @@ class DeploymentRun(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        # A state of its own making: CDK's task wants to know the state machine at synthesis.
-        run = sfn.CustomState(
+        run = nested.run(
             self,
             "Run the workflow",
-            state_json={
-                "Type": "Task",
-                "Comment": (
-                    "Waits until the workflow that the deployment wants has ended. Not retried: "
-                    "each of its steps retries, and whoever deploys decides about another run."
-                ),
-                "Resource": f"arn:{Stack.of(self).partition}:states:::states:startExecution.sync:2",
-                "Parameters": {
-                    "StateMachineArn.$": "$.state_machine_arn",
-                    "Input.$": "$.input",
-                    # The same name again is the same run.
-                    "Name.$": "$$.Execution.Name",
-                },
-                "ResultSelector": {"execution.$": "$.ExecutionArn", "status.$": "$.Status"},
-                "ResultPath": "$.run",
-                "TimeoutSeconds": _LONGEST_RUN.to_seconds(),
-            },
+            state_machine_arn="$.state_machine_arn",
+            execution_input="$.input",
+            execution_name="$$.Execution.Name",  # the same name again is the same run
+            comment=(
+                "Waits until the workflow that the deployment wants has ended. Not retried: "
+                "each of its steps retries, and whoever deploys decides about another run."
+            ),
+            timeout=_LONGEST_RUN,
         )
         success = self._answer("Report success", answer_cloudformation, {})
         failure = self._answer(
@@ -114,25 +104,7 @@ class DeploymentRun(Construct):
             timeout=Duration.minutes(54),
             log_group=log_group,
         )
-        for workflow in workflows:
-            workflow.grant_start_execution(self.state_machine)
-            workflow.grant_execution(
-                self.state_machine, "states:DescribeExecution", "states:StopExecution"
-            )
-        # How Step Functions learns that a nested execution has ended (developer guide, "IAM
-        # policies for nested workflows").
-        self.state_machine.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["events:PutTargets", "events:PutRule", "events:DescribeRule"],
-                resources=[
-                    Stack.of(self).format_arn(
-                        service="events",
-                        resource="rule",
-                        resource_name="StepFunctionsGetEventsForStepFunctionsExecutionRule",
-                    )
-                ],
-            )
-        )
+        nested.allow_running(self.state_machine, workflows)
 
     def _answer(
         self, name: str, function: lambda_.IFunction, payload: dict[str, object]

@@ -11,12 +11,26 @@ from aws_cdk import aws_stepfunctions as sfn
 from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
-from handlers.core.errors import Permanent, error_names
+from handlers.core.errors import (
+    InvalidEvent,
+    InvalidServiceName,
+    Permanent,
+    SecretNameCollision,
+    UnsupportedTenancy,
+    error_names,
+)
 from handlers.core.step import EXECUTION_KEY
 from workflows.retries import A_WHILE, PASSING_ERRORS, Patience, without_reserved
 
+INPUT_IS_WRONG = [
+    error.__name__
+    for error in (InvalidEvent, InvalidServiceName, SecretNameCollision, UnsupportedTenancy)
+]
+"""What is wrong with a task, or with what a person started an execution with."""
+
 _FAILURE = "$.failure"
-_USUAL_TIMEOUT = Duration.seconds(60)
+USUAL_TIMEOUT = Duration.seconds(60)
+"""Of one attempt of a step."""
 
 
 class Failures:
@@ -35,7 +49,7 @@ class Failures:
         self._operator = self.kind(
             "Needs an operator", "Waiting does not help. The cause says what is wrong and where."
         )
-        self._unexpected = sfn.Fail(
+        self.unexpected = sfn.Fail(
             scope,
             "Failed unexpectedly",
             comment="A time-out, a missing permission, or a fault of ours.",
@@ -47,7 +61,7 @@ class Failures:
         """Send everything that a state does not survive to the right end."""
         self.catch(state, without_reserved(PASSING_ERRORS), self._gave_up)
         self.catch(state, error_names(Permanent), self._operator)
-        self.catch(state, [sfn.Errors.ALL], self._unexpected)
+        self.catch(state, [sfn.Errors.ALL], self.unexpected)
 
     def kind(self, name: str, comment: str) -> sfn.Fail:
         """Return one more end; use it with `catch` before `catch_all`."""
@@ -78,7 +92,7 @@ def step(
     result_path: str,
     comment: str,
     patience: Patience = A_WHILE,
-    timeout: Duration = _USUAL_TIMEOUT,
+    timeout: Duration = USUAL_TIMEOUT,
 ) -> tasks.LambdaInvoke:
     """Return the state that runs a handler.
 

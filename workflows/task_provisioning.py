@@ -10,20 +10,9 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from handlers.core.errors import (
-    InvalidEvent,
-    InvalidServiceName,
-    SecretNameCollision,
-    UnsupportedTenancy,
-)
-from workflows.steps import Failures, step
+from workflows.steps import INPUT_IS_WRONG, Failures, step
 from workflows.token_states import TokenHandlers, TokenStates
 from workflows.workflow import state_machine
-
-_TASK_IS_WRONG = [
-    error.__name__
-    for error in (InvalidEvent, InvalidServiceName, SecretNameCollision, UnsupportedTenancy)
-]
 
 
 class TaskProvisioning(Construct):
@@ -71,7 +60,7 @@ class TaskProvisioning(Construct):
         )
         failures.catch(
             check,
-            _TASK_IS_WRONG,
+            INPUT_IS_WRONG,
             failures.kind(
                 "The task is misconfigured",
                 "The cause says what to change in the task, or in the input.",

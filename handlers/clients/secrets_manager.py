@@ -190,7 +190,7 @@ class SecretsManager:
 
         Returns whether the value has stayed. False: another version became current meanwhile.
         """
-        version_id = derived_version_id(current.arn, f"{current.version_id}#kept")
+        version_id = kept_version_id(current.arn, current.version_id)
         self._write_pending(current.arn, version_id, current.value)
         return self.publish(current.arn, version_id, replaces_version_id=current.version_id)
 
@@ -243,6 +243,11 @@ class SecretsManager:
 def derived_version_id(arn: str, replaced_version_id: str) -> str:
     """Return the one ID that any writer gives to the successor of a version."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}#{replaced_version_id}"))
+
+
+def kept_version_id(arn: str, version_id: str) -> str:
+    """Return the ID under which `SecretsManager.keep` writes a version's value again."""
+    return derived_version_id(arn, f"{version_id}#kept")
 
 
 def _version(answer: Mapping[str, Any], secret_id: str) -> SecretVersion:

@@ -11,6 +11,8 @@ from handlers.core.token_secret import TokenIds
 HIDDEN = "<hidden>"
 """What Consul shows of a secret ID to a caller who may read ACLs only."""
 
+ONLY_READABLE = "The controller's token may read ACL tokens but not write them. Give it acl:write."
+
 TOKEN_SETTINGS = (
     "Description",
     "Policies",

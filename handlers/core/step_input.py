@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, TypeVar
 
+from handlers.core import clock
 from handlers.core.errors import InvalidStepInput
 
 T = TypeVar("T")
 
-_KIND_NAMES = {str: "a string", list: "a list", dict: "an object", bool: "true or false"}
+_KIND_NAMES = {
+    str: "a string",
+    int: "a number",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+}
 
 
 def take(value: Any, path: str, kind: type[T]) -> T:
@@ -42,3 +50,17 @@ def take_strings(value: Any, path: str) -> tuple[str, ...]:
         message = f'The input of the step needs "{path}", a list of strings.'
         raise InvalidStepInput(message)
     return tuple(found)
+
+
+def take_time(value: Any, path: str) -> datetime:
+    """Return the moment at a dotted path of nested objects.
+
+    Raises:
+        InvalidStepInput: if it is none.
+
+    """
+    try:
+        return clock.from_text(take(value, path, str))
+    except ValueError:
+        message = f'The input of the step needs "{path}", a time such as 2026-01-05T20:10:01Z.'
+        raise InvalidStepInput(message) from None

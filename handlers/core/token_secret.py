@@ -19,6 +19,11 @@ _RESERVED_PREFIX = "00000000-0000-0000-0000-0000000000"
 _HOW_TO_RESET = "Put a valid pair there, or {} to have new IDs made."
 
 
+def is_token_id(text: str) -> bool:
+    """Whether Consul takes a text for an ID of a token."""
+    return _UUID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """The two IDs of a Consul token. The secret ID is the credential."""
@@ -120,7 +125,7 @@ def _uuid(value: dict[str, Any], key: str, *, where: str) -> str:
     if found is None:
         message = f'{where}: the key "{key}" is missing. {_HOW_TO_RESET}'
         raise InvalidSecret(message)
-    if not isinstance(found, str) or not _UUID.fullmatch(found):
+    if not isinstance(found, str) or not is_token_id(found):
         message = f'{where}: "{key}" is not a UUID. {_HOW_TO_RESET}'
         raise InvalidSecret(message)
     if found.startswith(_RESERVED_PREFIX):

@@ -1,0 +1,77 @@
+"""Looking at the tokens of subjects: in Consul, and in Secrets Manager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.clients.consul import Json
+from handlers.clients.secrets_manager import SecretsManager, SecretVersion
+from handlers.core import consul_tokens, names
+from handlers.core.deployment import Deployment
+from handlers.core.drift import SeenToken
+from handlers.core.errors import (
+    AwsAccessDenied,
+    ConsulPermissionDenied,
+    InvalidSecret,
+    Retryable,
+    StepError,
+)
+from handlers.core.subjects import Subject
+from handlers.core.token_secret import TokenIds
+
+
+@dataclass(frozen=True)
+class InSecret:
+    """What tasks pull from a secret."""
+
+    ids: TokenIds | None = None
+    unreadable: str = ""
+    """Why nobody can tell what they pull, a sentence; empty if one can."""
+
+
+def seen_token(
+    token: Json, subject: Subject, deployment: Deployment, rules: Mapping[str, Any]
+) -> SeenToken:
+    """Return what matters of a token in Consul.
+
+    Raises:
+        ConsulPermissionDenied: if Consul does not show us its secret ID.
+
+    """
+    if token.get("SecretID") == consul_tokens.HIDDEN:
+        raise ConsulPermissionDenied(consul_tokens.ONLY_READABLE)
+    wanted = consul_tokens.wanted_token(deployment.wanted(subject, rules))
+    return SeenToken(
+        accessor_id=str(token.get("AccessorID")),
+        secret_id=str(token.get("SecretID")),
+        as_wanted=consul_tokens.content(token) == consul_tokens.content(wanted),
+        not_pulled_since=names.not_pulled_since(token["Description"]),
+    )
+
+
+def ids_in_secrets(
+    subjects: Sequence[Subject], deployment: Deployment, secrets: SecretsManager
+) -> Iterator[tuple[Subject, InSecret]]:
+    """Yield what is in the secret of each subject, in their order.
+
+    Raises:
+        AwsAccessDenied, or a passing error: of no secret in particular. What is wrong with one
+            alone is told as `unreadable`.
+
+    """
+    currents = secrets.currents([deployment.secret_id(subject) for subject in subjects])
+    for subject, current in zip(subjects, currents, strict=True):
+        yield subject, _in_secret(current, where=f"The secret {deployment.secret_id(subject)}")
+
+
+def _in_secret(current: SecretVersion | StepError | None, *, where: str) -> InSecret:
+    if isinstance(current, Retryable | AwsAccessDenied):
+        raise current
+    if isinstance(current, StepError):
+        return InSecret(unreadable=str(current))
+    try:
+        return InSecret(TokenIds.parse(current.value, where=where) if current else None)
+    except InvalidSecret as error:
+        return InSecret(unreadable=str(error))

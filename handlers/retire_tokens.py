@@ -1,0 +1,107 @@
+"""Mark tokens that are superseded, so that they can go when the last task that holds them has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from handlers.abandon_rotation import abandon
+from handlers.clients.consul import ConsulClient
+from handlers.clients.consul_connection import consul
+from handlers.clients.secrets_manager import SecretsManager, SecretVersion
+from handlers.core import clock, consul_tokens, names
+from handlers.core.deployment import Deployment
+from handlers.core.errors import AwsUnavailable, InvalidSecret
+from handlers.core.named_tokens import take_tokens
+from handlers.core.step import step
+from handlers.core.subjects import Subject, owned_subject
+from handlers.core.token_secret import TokenIds
+
+_MARGIN = timedelta(seconds=60)
+"""For reads of Secrets Manager that are behind, and clocks that differ."""
+_LONGEST_ROTATION = timedelta(hours=2)
+"""A rotation that has not published its IDs after that is dead: its states before that retry for
+less (workflows/token_rotation.py)."""
+
+
+@step
+def handler(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Write into each token's description since when no new task can have pulled it.
+
+    A token that a rotation has made and not published is left alone at first. When the rotation
+    must have died, its IDs are made impossible to publish, and the token is deleted.
+
+    Input: `{"tokens": [{"subject": …, "accessor_id": …}, …], "superseded": bool}`. With
+    `superseded` the caller knows that tasks pull another token, and a secret that still shows one
+    of these is read again later.
+
+    Result: `{"since": time, "retired": n, "left": n}`: tasks that are made from that time on hold
+    none of the tokens that are retired now.
+
+    Raises:
+        AwsUnavailable: if the secret still shows a token that is superseded.
+
+    """
+    tokens = take_tokens(state)
+    deployment = Deployment.from_environment()
+    secrets, client = SecretsManager(), consul()
+    outcomes = [
+        _retire(subject, accessor_id, deployment=deployment, secrets=secrets, client=client)
+        for subject, accessor_id in tokens
+    ]
+    if state.get("superseded") is True and "current" in outcomes:
+        message = (
+            "The secret still shows the token that was just replaced. If somebody made that one "
+            "current again, both tokens are kept."
+        )
+        raise AwsUnavailable(message)
+    retired = outcomes.count("retired")
+    return {
+        "since": clock.to_text(clock.now() + _MARGIN),
+        "retired": retired,
+        "left": len(outcomes) - retired,
+    }
+
+
+def _retire(
+    subject: Subject,
+    accessor_id: str,
+    *,
+    deployment: Deployment,
+    secrets: SecretsManager,
+    client: ConsulClient,
+) -> Literal["retired", "current", "left"]:
+    current = secrets.current(deployment.secret_id(subject))
+    ids = _ids(current)
+    if ids is not None and ids.accessor_id.lower() == accessor_id.lower():
+        return "current"
+    pending = secrets.pending(current) if current is not None else None
+    pending_ids = _ids(pending)
+    if pending_ids is not None and pending_ids.accessor_id.lower() == accessor_id.lower():
+        if current is None or pending is None or ids is None or not _is_dead(pending):
+            return "left"  # somebody is making it
+        abandoned = abandon(pending, current, subject, deployment, secrets=secrets, client=client)
+        return "retired" if abandoned else "current"
+    token = client.read_token(accessor_id)
+    if token is None:
+        return "retired"
+    if owned_subject(token, deployment.cluster_arn) != subject:
+        return "left"
+    description = names.with_not_pulled_since(token["Description"], clock.now() + _MARGIN)
+    client.update_token(accessor_id, consul_tokens.settings(token) | {"Description": description})
+    return "retired"
+
+
+def _is_dead(pending: SecretVersion) -> bool:
+    written = pending.created_at
+    return written is not None and clock.now() - written > _LONGEST_ROTATION
+
+
+def _ids(version: SecretVersion | None) -> TokenIds | None:
+    if version is None:
+        return None
+    try:
+        return TokenIds.parse(version.value, where=f"The secret {version.arn}")
+    except InvalidSecret:
+        return None  # no task can hold a token from it

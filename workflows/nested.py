@@ -1,0 +1,136 @@
+"""States that start executions, of other workflows or of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aws_cdk import ArnFormat, Duration, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+_OWN_ARN = "$$.StateMachine.Id"
+
+
+def run(
+    scope: Construct,
+    name: str,
+    *,
+    state_machine_arn: str = _OWN_ARN,
+    execution_input: str = "$",
+    execution_name: str = "States.UUID()",
+    comment: str,
+    timeout: Duration,
+) -> sfn.CustomState:
+    """Return the state that runs an execution and waits for its end; it fails if that fails.
+
+    The result, at `$.run`, is `{"execution": ARN, "status": "SUCCEEDED"}`.
+
+    Args:
+        scope: the workflow.
+        name: the state's name.
+        state_machine_arn: the ARN, or a path to it; the workflow's own by default.
+        execution_input: a path to the input.
+        execution_name: a path to the execution's name, or an intrinsic function.
+        comment: what it is for, and why it is not retried.
+        timeout: after which the execution is stopped, and the state fails.
+
+    """
+    # A state of its own making: CDK's task wants to know the state machine at synthesis.
+    return sfn.CustomState(
+        scope,
+        name,
+        state_json={
+            "Type": "Task",
+            "Comment": comment,
+            "Resource": _resource(scope, "startExecution.sync:2"),
+            "Parameters": {
+                **_state_machine(state_machine_arn),
+                "Input.$": execution_input,
+                "Name.$": execution_name,
+            },
+            "ResultSelector": {"execution.$": "$.ExecutionArn", "status.$": "$.Status"},
+            "ResultPath": "$.run",
+            "TimeoutSeconds": timeout.to_seconds(),
+        },
+    )
+
+
+def continue_in_a_new_execution(
+    scope: Construct, name: str, *, execution_input: str, comment: str
+) -> sfn.CustomState:
+    """Return the state that starts an execution of the workflow's own, and does not wait for it.
+
+    The history of one execution may have 25,000 events, so what takes longer needs several.
+    """
+    return sfn.CustomState(
+        scope,
+        name,
+        state_json={
+            "Type": "Task",
+            "Comment": comment,
+            "Resource": _resource(scope, "startExecution"),
+            "Parameters": {
+                "StateMachineArn.$": _OWN_ARN,
+                "Input.$": execution_input,
+                "Name.$": "States.UUID()",
+            },
+            "ResultSelector": {"execution.$": "$.ExecutionArn"},
+            "ResultPath": "$.continued",
+            "TimeoutSeconds": 60,
+        },
+    )
+
+
+def allow_running(state_machine: sfn.StateMachine, workflows: Sequence[sfn.IStateMachine]) -> None:
+    """Let a state machine run others, and wait for their ends."""
+    for workflow in workflows:
+        workflow.grant_start_execution(state_machine)
+        workflow.grant_execution(state_machine, "states:DescribeExecution", "states:StopExecution")
+    state_machine.add_to_role_policy(_hearing_of_ends(state_machine))
+
+
+def allow_running_itself(state_machine: sfn.StateMachine, *, waiting: bool) -> None:
+    """Let a state machine start executions of its own, and wait for their ends if it is to."""
+    arn = state_machine.state_machine_arn
+    execution = Stack.of(state_machine).format_arn(
+        service="states",
+        resource="execution",
+        resource_name=f"{state_machine.state_machine_name}:*",
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+    statements = [iam.PolicyStatement(actions=["states:StartExecution"], resources=[arn])]
+    if waiting:
+        statements += [
+            iam.PolicyStatement(
+                actions=["states:DescribeExecution", "states:StopExecution"], resources=[execution]
+            ),
+            _hearing_of_ends(state_machine),
+        ]
+    # A policy of its own: the state machine waits for its role's, which cannot wait for it.
+    iam.Policy(state_machine, "StartsItself", statements=statements, roles=[state_machine.role])
+
+
+def _hearing_of_ends(scope: Construct) -> iam.PolicyStatement:
+    # How Step Functions learns that a nested execution has ended (developer guide, "IAM policies
+    # for nested workflows").
+    return iam.PolicyStatement(
+        actions=["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+        resources=[
+            Stack.of(scope).format_arn(
+                service="events",
+                resource="rule",
+                resource_name="StepFunctionsGetEventsForStepFunctionsExecutionRule",
+            )
+        ],
+    )
+
+
+def _state_machine(arn_or_path: str) -> Mapping[str, Any]:
+    is_path = arn_or_path.startswith("$")
+    return {"StateMachineArn.$" if is_path else "StateMachineArn": arn_or_path}
+
+
+def _resource(scope: Construct, action: str) -> str:
+    return f"arn:{Stack.of(scope).partition}:states:::states:{action}"
