@@ -17,9 +17,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     Input: `{"run": {…}}`, with `drift`, as `find_drift` returned it, and as far as the execution
     got there `provisioned`, `retired`, `deletion`, `look`, and `put_back`.
 
-    Result, each a number of tokens:
-    `{"found": …, "repaired": …, "retired": …, "deleted": …, "put_back": …, "left": …}`. What could
-    not be repaired, and what only an operator can put right, is left.
+    Result: `{"found": …, "repaired": …, "retired": …, "deleted": …, "put_back": …, "left": …}`, all
+    of them numbers: of tokens that were retired or deleted, else of services and shared tokens.
+    What could not be repaired, and what only an operator can put right, is left.
     """
     run = take(state, "run", dict)
     repaired, not_repaired = _outcomes(run.get("provisioned"))

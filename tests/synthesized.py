@@ -278,6 +278,10 @@ class Deployed:
                 return self._arn(logical_id)
             case "AWS::EC2::SecurityGroup", "GroupId":
                 return f"sg-of-{name}"
+            case "AWS::StepFunctions::StateMachine", "Name":
+                return name
+            case "AWS::StepFunctions::StateMachine", "Name":
+                return name
         raise NotImplementedError(f"{attribute} of a {kind}")
 
     def _arn(self, logical_id: str) -> str:

@@ -241,14 +241,12 @@ class Reconciliation(Construct):
             comment="Not retried: each of its own steps retries.",
             timeout=_LONGEST_PROVISIONING,
         )
-        run.add_catch(
-            sfn.Succeed(
-                self,
-                f"{name}: left as it is",
-                comment="The nested execution says why; the report counts it.",
-            ),
-            errors=[sfn.Errors.ALL],
-            result_path=sfn.JsonPath.DISCARD,
+        done = sfn.Succeed(
+            self,
+            f"{name} next",
+            comment="If one failed, the nested execution says why, and the report counts it.",
         )
+        run.next(done)
+        run.add_catch(done, errors=[sfn.Errors.ALL], result_path=sfn.JsonPath.DISCARD)
         each.item_processor(run)
         return each

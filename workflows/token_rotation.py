@@ -17,7 +17,9 @@ from workflows.retries import A_FEW_TIMES, A_WHILE, Patience
 from workflows.steps import INPUT_IS_WRONG, USUAL_TIMEOUT, Failures, step, whole_failure
 from workflows.workflow import state_machine
 
-_BETWEEN_LOOKS = Duration.seconds(30)
+_MOST_LOOKS = 1000
+"""At the redeployments: each is about 10 events, of which a history may have 25,000."""
+_LEAST_BETWEEN_LOOKS = 30
 _LONGEST_LOOK = Duration.minutes(11)
 _REDEPLOYED_AT_ONCE = 5
 
@@ -283,7 +285,11 @@ class TokenRotation(Construct):
         pause = sfn.Wait(
             self,
             "Wait for the deployments",
-            time=sfn.WaitTime.duration(_BETWEEN_LOOKS),
+            time=sfn.WaitTime.duration(
+                Duration.seconds(
+                    max(_LEAST_BETWEEN_LOOKS, options.limit.to_seconds() // _MOST_LOOKS)
+                )
+            ),
             comment="New tasks have to be up before old ones go.",
         )
         delete = self._step(
@@ -362,22 +368,20 @@ class TokenRotation(Construct):
             comment="An execution of this workflow. Not retried: each of its own steps retries.",
             timeout=Duration.seconds(options.limit.to_seconds() + Duration.hours(4).to_seconds()),
         )
-        rotate.add_catch(
-            sfn.Succeed(
-                self, "Left as it is", comment="The nested execution says why, and how it ended."
-            ),
-            errors=[sfn.Errors.ALL],
-            result_path=sfn.JsonPath.DISCARD,
+        done: sfn.IChainable = sfn.Succeed(
+            self,
+            "Next service",
+            comment="If it failed, the nested execution says why, and the report counts it.",
         )
         if options.pause is not None:
-            rotate.next(
-                sfn.Wait(
-                    self,
-                    "Pause",
-                    time=sfn.WaitTime.duration(options.pause),
-                    comment="The settings ask for it, so that a mistake shows before the next one.",
-                )
-            )
+            done = sfn.Wait(
+                self,
+                "Pause",
+                time=sfn.WaitTime.duration(options.pause),
+                comment="The settings ask for it, so that a mistake shows before the next one.",
+            ).next(done)
+        rotate.next(done)
+        rotate.add_catch(done, errors=[sfn.Errors.ALL], result_path=sfn.JsonPath.DISCARD)
         each.item_processor(rotate)
         report = self._step(
             "Report",

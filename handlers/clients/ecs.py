@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from handlers.clients import aws
-from handlers.core.errors import InvalidEvent
+from handlers.core.errors import InvalidEvent, TaskNotVisibleYet
 from handlers.core.paging import batches
 
 _FAMILY = re.compile(r":task-definition/([^:/]+):\d+$")
@@ -91,6 +91,10 @@ class Ecs:
         Those that are draining are wanted to be stopped, and run on for a while; ListTasks shows
         them in another list. They are looked for last, so that no task escapes by beginning to
         drain meanwhile; one that does is yielded twice. Pages are read one at a time.
+
+        Raises:
+            TaskNotVisibleYet: DescribeTasks is eventually consistent, and lists may be ahead of it.
+
         """
         for desired_status in ("RUNNING", "STOPPED"):
             for page in self._task_pages(cluster_arn, desired_status):
@@ -98,7 +102,10 @@ class Ecs:
                     answer = self._client.describe_tasks(
                         cluster=cluster_arn, tasks=page, include=["TAGS"]
                     )
-                # One that is missing here has been forgotten by ECS since it was listed.
+                if desired_status == "RUNNING" and len(answer["tasks"]) < len(page):
+                    # Not so of the others: ECS forgets stopped tasks, after about an hour.
+                    message = f"ECS lists tasks of {cluster_arn} that it does not describe yet."
+                    raise TaskNotVisibleYet(message)
                 for task in answer["tasks"]:
                     if task["lastStatus"] != "STOPPED":
                         yield _task(task)

@@ -91,8 +91,8 @@ class SecretsManager:
         """Read what tasks pull from many secrets, 20 a call; yield one result for each, in order.
 
         None is for a secret that is absent or has no value yet, an error for one that cannot be
-        read: SecretMarkedForDeletion, InvalidSecret, AwsAccessDenied and so on. It is not raised,
-        for the others can be read all the same.
+        read: SecretMarkedForDeletion, InvalidSecret, AwsAccessDenied (such as to its key) and so
+        on. It is not raised, for the others can be read all the same.
         """
         for some in batches(secret_ids, _SECRETS_A_CALL):
             with aws.translated_errors("Reading secrets"):

@@ -12,7 +12,6 @@ from handlers.core import consul_tokens, names
 from handlers.core.deployment import Deployment
 from handlers.core.drift import SeenToken
 from handlers.core.errors import (
-    AwsAccessDenied,
     ConsulPermissionDenied,
     InvalidSecret,
     Retryable,
@@ -56,9 +55,7 @@ def ids_in_secrets(
 ) -> Iterator[tuple[Subject, InSecret]]:
     """Yield what is in the secret of each subject, in their order.
 
-    Raises:
-        AwsAccessDenied, or a passing error: of no secret in particular. What is wrong with one
-            alone is told as `unreadable`.
+    What is wrong with one secret for good is told as `unreadable`; passing errors are raised.
 
     """
     currents = secrets.currents([deployment.secret_id(subject) for subject in subjects])
@@ -67,7 +64,7 @@ def ids_in_secrets(
 
 
 def _in_secret(current: SecretVersion | StepError | None, *, where: str) -> InSecret:
-    if isinstance(current, Retryable | AwsAccessDenied):
+    if isinstance(current, Retryable):
         raise current
     if isinstance(current, StepError):
         return InSecret(unreadable=str(current))

@@ -86,7 +86,7 @@ def judge(seen: Seen, now: datetime) -> Verdict:
         retire=tuple(
             token.accessor_id
             for token in seen.tokens
-            if not seen.is_current(token) and token.not_pulled_since is None and not seen.unreadable
+            if not (seen.unreadable or seen.is_current(token) or token.not_pulled_since)
         ),
         suspects=unneeded,
         left=seen.unreadable,
@@ -103,10 +103,10 @@ def may_go(token: SeenToken, seen: Seen, now: datetime) -> bool:
     """
     if not seen.is_needed:
         return True
-    if seen.is_current(token) or token.not_pulled_since is None:
+    if seen.unreadable or seen.is_current(token) or token.not_pulled_since is None:
         return False
-    newest_holder = token.not_pulled_since
-    return now >= newest_holder and (seen.oldest_task is None or seen.oldest_task >= newest_holder)
+    since = token.not_pulled_since
+    return now >= since and (seen.oldest_task is None or seen.oldest_task >= since)
 
 
 def _is_provisioned(seen: Seen) -> bool:
