@@ -11,14 +11,13 @@ from handlers.clients.ecs import Ecs
 from handlers.clients.token_users import subjects_of
 from handlers.core import clock
 from handlers.core.deployment import Deployment
-from handlers.core.paging import that_fit
+from handlers.core.paging import Room
 from handlers.core.step import step
 from handlers.core.step_input import take, take_strings, take_time
 from handlers.core.subjects import Subject
 
 # The ones that do not fit come when these have been redeployed.
-_MOST_SERVICES = 200
-_MOST_BYTES = 60_000
+_ROOM = Room(most=200, most_bytes=60_000)
 
 
 @step
@@ -58,7 +57,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         elif old_tasks[service.name]:
             redeploy.append({"ecs_service": service.name})
     return {
-        "redeploy": that_fit(redeploy, most=_MOST_SERVICES, most_bytes=_MOST_BYTES),
+        "redeploy": _ROOM.take(redeploy)[0],
         "waiting": waiting,
         "kept": old_tasks.total() - replaced,
         "done": not redeploy and not waiting,

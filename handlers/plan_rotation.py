@@ -9,15 +9,14 @@ from handlers.clients.consul import Json
 from handlers.clients.consul_connection import consul
 from handlers.core.deployment import Deployment
 from handlers.core.errors import InvalidEvent, SecretNameCollision
-from handlers.core.paging import that_fit
+from handlers.core.paging import Room
 from handlers.core.step import step
 from handlers.core.step_input import take
 from handlers.core.subjects import CONTROLLER, Subject, owned_subject
 from handlers.core.workflow_input import named_subject
 
 # Each is a nested execution, and an execution's history may have 25,000 events.
-_MOST_SERVICES = 400
-_MOST_BYTES = 60_000
+_ROOM = Room(most=400, most_bytes=60_000)
 
 
 @step
@@ -72,9 +71,7 @@ def _all_services(event: Mapping[str, Any], deployment: Deployment) -> dict[str,
         return subject if subject is not None and subject.service > after else None
 
     services = sorted(set(consul().list_tokens(keep)))
-    some = that_fit(
-        [subject.to_state() for subject in services], most=_MOST_SERVICES, most_bytes=_MOST_BYTES
-    )
+    some, _ = _ROOM.take([subject.to_state() for subject in services])
     more = len(some) < len(services)
     return {
         "one": False,

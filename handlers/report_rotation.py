@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.core import environment, metrics
-from handlers.core.paging import that_fit
+from handlers.core.paging import Room
 from handlers.core.step import step
 from handlers.core.step_input import take
+
+_ROOM = Room(most=20, most_bytes=4000)
 
 
 @step
@@ -26,4 +28,4 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         cluster=environment.required(environment.CLUSTER_ARN).rpartition("/")[2],
         values={"TokensRotated": counts["rotated"], "RotationsFailed": counts["left"]},
     )
-    return {**counts, "services": that_fit(left, most=20, most_bytes=4000)}
+    return {**counts, "services": _ROOM.take(left)[0]}

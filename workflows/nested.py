@@ -128,7 +128,7 @@ def _hearing_of_ends(scope: Construct) -> iam.PolicyStatement:
 
 
 def _state_machine(arn_or_path: str) -> Mapping[str, Any]:
-    is_path = arn_or_path.startswith("$")
+    is_path = arn_or_path.startswith(("$.", "$$."))  # CDK's tokens begin with "${"
     return {"StateMachineArn.$" if is_path else "StateMachineArn": arn_or_path}
 
 

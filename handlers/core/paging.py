@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,16 +20,25 @@ def batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
         yield list(items[start : start + size])
 
 
-def that_fit(items: Sequence[Any], *, most: int, most_bytes: int) -> list[Any]:
-    """Return the first items: so many at most, and not more than so many bytes of JSON.
+@dataclass(frozen=True)
+class Room:
+    """How much of a list a state can hold: so many items, and not more than so many bytes of JSON.
 
-    >>> that_fit(["abc", "de", "f"], most=3, most_bytes=12)
-    ['abc', 'de']
+    >>> Room(most=3, most_bytes=12).take(["abc", "de", "f"])
+    (['abc', 'de'], Room(most=1, most_bytes=1))
     """
-    fitting: list[Any] = []
-    for item in items[:most]:
-        most_bytes -= len(json.dumps(item)) + 1  # and the comma
-        if most_bytes < 0:
-            break
-        fitting.append(item)
-    return fitting
+
+    most: int
+    most_bytes: int
+
+    def take(self, items: Sequence[Any]) -> tuple[list[Any], Room]:
+        """Return the first items that fit, and the room that is left."""
+        most, most_bytes = self.most, self.most_bytes
+        fitting: list[Any] = []
+        for item in items:
+            size = len(json.dumps(item)) + 1  # and the comma
+            if most < 1 or size > most_bytes:
+                break
+            fitting.append(item)
+            most, most_bytes = most - 1, most_bytes - size
+        return fitting, Room(most, most_bytes)
