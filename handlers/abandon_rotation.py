@@ -8,6 +8,7 @@ from typing import Any
 from handlers.clients.consul import ConsulClient
 from handlers.clients.consul_connection import consul
 from handlers.clients.secrets_manager import (
+    PREVIOUS,
     SecretsManager,
     SecretVersion,
     derived_version_id,
@@ -57,7 +58,10 @@ def abandon(
     secrets: SecretsManager,
     client: ConsulClient,
 ) -> bool:
-    """Make a pending version impossible to publish, then delete its token.
+    """Make a pending version impossible to publish, then delete its token, if no task can hold it.
+
+    One that was current before, until somebody took the rotation back, has been pulled: its token
+    stays, as one that is superseded.
 
     Args:
         pending: what was written to replace `current`.
@@ -73,6 +77,8 @@ def abandon(
     publishable = pending.version_id == derived_version_id(current.arn, current.version_id)
     if publishable and not secrets.keep(current):
         return False
+    if PREVIOUS in pending.stages:
+        return True
     ids = TokenIds.require(pending.value, where=f"The secret {pending.arn}")
     token = client.read_token(ids.accessor_id)
     if token is not None and owned_subject(token, deployment.cluster_arn) == subject:

@@ -280,8 +280,6 @@ class Deployed:
                 return f"sg-of-{name}"
             case "AWS::StepFunctions::StateMachine", "Name":
                 return name
-            case "AWS::StepFunctions::StateMachine", "Name":
-                return name
         raise NotImplementedError(f"{attribute} of a {kind}")
 
     def _arn(self, logical_id: str) -> str:

@@ -29,6 +29,7 @@ from handlers.core.token_secret import EMPTY
 
 CURRENT = "AWSCURRENT"
 PENDING = "AWSPENDING"
+PREVIOUS = "AWSPREVIOUS"
 _SECRETS_A_CALL = 20  # BatchGetSecretValue (Secrets Manager API reference)
 
 
