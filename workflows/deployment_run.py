@@ -55,6 +55,7 @@ class DeploymentRun(Construct):
                 "each of its steps retries, and whoever deploys decides about another run."
             ),
             timeout=_LONGEST_RUN,
+            tell_execution=True,
         )
         success = self._answer("Report success", answer_cloudformation, {})
         failure = self._answer(

@@ -22,10 +22,11 @@ def run(
     execution_name: str = "States.UUID()",
     comment: str,
     timeout: Duration,
+    tell_execution: bool = False,
 ) -> sfn.CustomState:
     """Return the state that runs an execution and waits for its end; it fails if that fails.
 
-    The result, at `$.run`, is `{"execution": ARN, "status": "SUCCEEDED"}`.
+    The result, at `$.run`, is `{"status": "SUCCEEDED"}`, with the ARN as `execution` if asked for.
 
     Args:
         scope: the workflow.
@@ -35,8 +36,12 @@ def run(
         execution_name: a path to the execution's name, or an intrinsic function.
         comment: what it is for, and why it is not retried.
         timeout: after which the execution is stopped, and the state fails.
+        tell_execution: whether the result has the ARN. A state that runs hundreds has no room.
 
     """
+    selected = {"status.$": "$.Status"}
+    if tell_execution:
+        selected["execution.$"] = "$.ExecutionArn"
     # A state of its own making: CDK's task wants to know the state machine at synthesis.
     return sfn.CustomState(
         scope,
@@ -50,7 +55,7 @@ def run(
                 "Input.$": execution_input,
                 "Name.$": execution_name,
             },
-            "ResultSelector": {"execution.$": "$.ExecutionArn", "status.$": "$.Status"},
+            "ResultSelector": selected,
             "ResultPath": "$.run",
             "TimeoutSeconds": timeout.to_seconds(),
         },

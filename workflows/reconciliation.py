@@ -12,8 +12,8 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from workflows import nested
-from workflows.retries import A_FEW_TIMES, A_WHILE, Patience
-from workflows.steps import INPUT_IS_WRONG, USUAL_TIMEOUT, Failures, step
+from workflows.retries import A_FEW_TIMES
+from workflows.steps import INPUT_IS_WRONG, Failures, step
 from workflows.workflow import state_machine
 
 _AT_ONCE = 10
@@ -82,11 +82,11 @@ class Reconciliation(Construct):
                 "The input is wrong", "The cause says what this workflow can be started with."
             ),
         )
-        self._failures.catch_all(find)
-        retire = self._step(
+        retire = step(
+            self,
             "Retire superseded tokens",
-            handlers.retire_tokens,
-            {"tokens": sfn.JsonPath.object_at("$.drift.retire")},
+            function=handlers.retire_tokens,
+            payload={"tokens": sfn.JsonPath.object_at("$.drift.retire")},
             result_path="$.retired",
             comment="Notes in Consul from when on no new task can have pulled them.",
         )
@@ -96,10 +96,11 @@ class Reconciliation(Construct):
             time=sfn.WaitTime.duration(grace_period),
             comment="Tasks that drain deregister with their token; a service may come back.",
         )
-        delete = self._step(
+        delete = step(
+            self,
             "Delete what is still unused",
-            handlers.delete_unused,
-            {"tokens": sfn.JsonPath.object_at("$.drift.suspects")},
+            function=handlers.delete_unused,
+            payload={"tokens": sfn.JsonPath.object_at("$.drift.suspects")},
             result_path="$.deletion",
             comment="Looks at the tasks again, and deletes the tokens that none of them can hold.",
             timeout=_LONGEST_LOOK,
@@ -116,15 +117,18 @@ class Reconciliation(Construct):
             {"suspects": sfn.JsonPath.object_at("$.drift.suspects")},
             result_path="$.look",
             comment="A task may have come up while its token was deleted.",
+            result_selector={"provision.$": "$.provision"},
         )
-        self._failures.catch_all(look)
-        report = self._step(
+        report = step(
+            self,
             "Report",
-            handlers.report_reconciliation,
-            {"run": sfn.JsonPath.object_at("$")},
+            function=handlers.report_reconciliation,
+            payload={"run": sfn.JsonPath.object_at("$")},
             result_path="$.report",
             comment="Counts what was found and done, for this execution's output and as metrics.",
         )
+        for state in (find, retire, delete, look, report):
+            self._failures.catch_all(state)
         proceed = nested.continue_in_a_new_execution(
             self,
             "Continue in a new execution",
@@ -186,32 +190,14 @@ class Reconciliation(Construct):
         nested.allow_running(self.state_machine, [task_provisioning])
         nested.allow_running_itself(self.state_machine, waiting=False)
 
-    def _step(
+    def _look(
         self,
         name: str,
-        function: lambda_.IFunction,
-        payload: Mapping[str, object],
+        event: object,
         *,
         result_path: str,
         comment: str,
-        timeout: Duration = USUAL_TIMEOUT,
-        patience: Patience = A_WHILE,
-    ) -> sfn.TaskStateBase:
-        state = step(
-            self,
-            name,
-            function=function,
-            payload=payload,
-            result_path=result_path,
-            comment=comment,
-            timeout=timeout,
-            patience=patience,
-        )
-        self._failures.catch_all(state)
-        return state
-
-    def _look(
-        self, name: str, event: object, *, result_path: str, comment: str
+        result_selector: Mapping[str, str] | None = None,
     ) -> sfn.TaskStateBase:
         return step(
             self,
@@ -219,6 +205,7 @@ class Reconciliation(Construct):
             function=self._handlers.find_drift,
             payload={"event": event, "service_rules": self._rules},
             result_path=result_path,
+            result_selector=result_selector,
             comment=comment,
             timeout=_LONGEST_LOOK,
             patience=A_FEW_TIMES,

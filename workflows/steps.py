@@ -29,8 +29,7 @@ INPUT_IS_WRONG = [
 """What is wrong with a task, or with what a person started an execution with."""
 
 _FAILURE = "$.failure"
-USUAL_TIMEOUT = Duration.seconds(60)
-"""Of one attempt of a step."""
+_USUAL_TIMEOUT = Duration.seconds(60)
 
 
 class Failures:
@@ -92,7 +91,8 @@ def step(
     result_path: str,
     comment: str,
     patience: Patience = A_WHILE,
-    timeout: Duration = USUAL_TIMEOUT,
+    timeout: Duration = _USUAL_TIMEOUT,
+    result_selector: Mapping[str, Any] | None = None,
 ) -> tasks.LambdaInvoke:
     """Return the state that runs a handler.
 
@@ -105,6 +105,7 @@ def step(
         comment: what the state is for; the retries' budget is appended.
         patience: for how long passing errors are waited out.
         timeout: of one attempt; longer than the function's own, whose end says more.
+        result_selector: what of its result is kept; all of it by default.
 
     """
     budget = patience.budget_minutes(timeout)
@@ -117,6 +118,7 @@ def step(
         ),
         payload_response_only=True,
         result_path=result_path,
+        result_selector=result_selector,
         comment=f"{comment} Retries passing errors for up to {budget} minutes.",
         task_timeout=sfn.Timeout.duration(timeout),
         retry_on_service_exceptions=False,  # PASSING_ERRORS has them

@@ -13,8 +13,8 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from workflows import nested
-from workflows.retries import A_FEW_TIMES, A_WHILE, Patience
-from workflows.steps import INPUT_IS_WRONG, USUAL_TIMEOUT, Failures, step, whole_failure
+from workflows.retries import A_FEW_TIMES
+from workflows.steps import INPUT_IS_WRONG, Failures, step, whole_failure
 from workflows.workflow import state_machine
 
 _MOST_LOOKS = 1000
@@ -133,10 +133,11 @@ class TokenRotation(Construct):
     # --- one token -----------------------------------------------------------------------------
 
     def _one(self) -> sfn.IChainable:
-        store = self._step(
+        store = step(
+            self,
             "Store new IDs",
-            self._handlers.store_secret,
-            {
+            function=self._handlers.store_secret,
+            payload={
                 "secret": sfn.JsonPath.object_at("$.plan.secret"),
                 "renew": sfn.JsonPath.object_at("$.plan.subject"),
             },
@@ -145,24 +146,27 @@ class TokenRotation(Construct):
         )
         self._failures.catch_all(store)
         new = {"secret": sfn.JsonPath.object_at("$.secret")}
-        create = self._step(
+        create = step(
+            self,
             "Create token",
-            self._handlers.create_token,
-            {**new, "token": sfn.JsonPath.object_at("$.plan.token")},
+            function=self._handlers.create_token,
+            payload={**new, "token": sfn.JsonPath.object_at("$.plan.token")},
             result_path="$.token",
             comment="Consul gets the new token; the old one stays.",
         )
-        prove = self._step(
+        prove = step(
+            self,
             "Prove token",
-            self._handlers.prove_token,
-            new,
+            function=self._handlers.prove_token,
+            payload=new,
             result_path="$.proof",
             comment="Consul is asked with the new token, before any task is.",
         )
-        publish = self._step(
+        publish = step(
+            self,
             "Publish secret",
-            self._handlers.publish_secret,
-            new,
+            function=self._handlers.publish_secret,
+            payload=new,
             result_path="$.publication",
             comment="The switch: from here on tasks pull the new token.",
         )
@@ -193,10 +197,11 @@ class TokenRotation(Construct):
 
     def _abandon(self, *, then: sfn.IChainable) -> sfn.TaskStateBase:
         """Return the state that undoes a rotation which fails before the switch."""
-        abandon = self._step(
+        abandon = step(
+            self,
             "Abandon rotation",
-            self._handlers.abandon_rotation,
-            {
+            function=self._handlers.abandon_rotation,
+            payload={
                 "subject": sfn.JsonPath.object_at("$.plan.subject"),
                 "secret": sfn.JsonPath.object_at("$.secret"),
             },
@@ -231,10 +236,11 @@ class TokenRotation(Construct):
             "RotationIncomplete",
             "Tasks pull the new one. Reconciliation removes the old one when no task holds it.",
         )
-        retire = self._step(
+        retire = step(
+            self,
             "Retire the old token",
-            handlers.retire_tokens,
-            {"tokens": sfn.JsonPath.object_at("$.secret.previous"), "superseded": True},
+            function=handlers.retire_tokens,
+            payload={"tokens": sfn.JsonPath.object_at("$.secret.previous"), "superseded": True},
             result_path="$.retired",
             comment="Notes in Consul from when on no new task can have pulled it.",
         )
@@ -244,10 +250,11 @@ class TokenRotation(Construct):
             time=sfn.WaitTime.timestamp_path("$.retired.since"),
             comment="Reads of Secrets Manager may be behind; tasks made from then on are new.",
         )
-        check = self._step(
+        check = step(
+            self,
             "Check redeployments",
-            handlers.check_redeployments,
-            {
+            function=handlers.check_redeployments,
+            payload={
                 "subject": sfn.JsonPath.object_at("$.plan.subject"),
                 "since": sfn.JsonPath.string_at("$.retired.since"),
                 "keep_ecs_services": list(options.keep_ecs_services),
@@ -271,10 +278,11 @@ class TokenRotation(Construct):
             comment="ECS replaces their tasks, as in any deployment.",
         )
         redeploy.item_processor(
-            self._step(
+            step(
+                self,
                 "Redeploy the service",
-                handlers.redeploy_service,
-                {
+                function=handlers.redeploy_service,
+                payload={
                     "ecs_service": sfn.JsonPath.string_at("$.ecs_service"),
                     "since": sfn.JsonPath.string_at("$.since"),
                 },
@@ -292,10 +300,11 @@ class TokenRotation(Construct):
             ),
             comment="New tasks have to be up before old ones go.",
         )
-        delete = self._step(
+        delete = step(
+            self,
             "Delete the old token",
-            handlers.delete_unused,
-            {"tokens": sfn.JsonPath.object_at("$.secret.previous")},
+            function=handlers.delete_unused,
+            payload={"tokens": sfn.JsonPath.object_at("$.secret.previous")},
             result_path="$.deletion",
             comment="Looks at the tasks again, and deletes it if none of them can hold it.",
             timeout=_LONGEST_LOOK,
@@ -383,10 +392,11 @@ class TokenRotation(Construct):
         rotate.next(done)
         rotate.add_catch(done, errors=[sfn.Errors.ALL], result_path=sfn.JsonPath.DISCARD)
         each.item_processor(rotate)
-        report = self._step(
+        report = step(
+            self,
             "Report",
-            self._handlers.report_rotation,
-            {"rotations": sfn.JsonPath.object_at("$.rotations")},
+            function=self._handlers.report_rotation,
+            payload={"rotations": sfn.JsonPath.object_at("$.rotations")},
             result_path="$.report",
             comment="Counts what was rotated, for this execution's output and as metrics.",
         )
@@ -432,25 +442,3 @@ class TokenRotation(Construct):
     def _end(self, name: str, error: str, comment: str) -> sfn.Fail:
         """Return an end whose cause is all that is known of the failure before it."""
         return sfn.Fail(self, name, comment=comment, error=error, cause_path=whole_failure())
-
-    def _step(
-        self,
-        name: str,
-        function: lambda_.IFunction,
-        payload: Mapping[str, object],
-        *,
-        result_path: str,
-        comment: str,
-        timeout: Duration = USUAL_TIMEOUT,
-        patience: Patience = A_WHILE,
-    ) -> sfn.TaskStateBase:
-        return step(
-            self,
-            name,
-            function=function,
-            payload=payload,
-            result_path=result_path,
-            comment=comment,
-            timeout=timeout,
-            patience=patience,
-        )
