@@ -58,6 +58,10 @@ test: setup ## Run the tests; ARGS="-k settings -x" chooses some
 bench: setup ## Measure how long tasks wait for their tokens
 	$(RUN) -m bench.latency $(ARGS)
 
+.PHONY: scale
+scale: setup ## Measure how Reconciliation grows with the cluster
+	$(RUN) -m bench.scale
+
 .PHONY: startup
 startup: setup ## Measure how a task starts, and draw docs/startup.svg
 	$(RUN) -m bench.startup $(ARGS)
