@@ -82,5 +82,9 @@ A_WHILE = Patience(first_wait=1, longest_wait=60, attempts=20)
 A_FEW_TIMES = Patience(first_wait=1, longest_wait=60, attempts=8)
 """3 minutes of waits, where one attempt takes long."""
 
+UNTIL_TOKEN_IS_KNOWN = Patience(first_wait=5, longest_wait=30, attempts=6)
+"""2 minutes, about one of them on average: a Consul server that does not know a token which was
+made a moment ago remembers that for 30 seconds (`acl.token_ttl`)."""
+
 UNTIL_CONSUL_IS_UP = Patience(first_wait=2, longest_wait=15, attempts=75)
 """18 minutes of waits: Consul servers that are made by the same deployment."""

@@ -12,6 +12,7 @@ from aws_cdk import aws_stepfunctions_tasks as tasks
 from constructs import Construct
 
 from handlers.core.errors import (
+    ConsulTokenRejected,
     InvalidEvent,
     InvalidServiceName,
     Permanent,
@@ -20,7 +21,13 @@ from handlers.core.errors import (
     error_names,
 )
 from handlers.core.step import EXECUTION_KEY
-from workflows.retries import A_WHILE, PASSING_ERRORS, Patience, without_reserved
+from workflows.retries import (
+    A_WHILE,
+    PASSING_ERRORS,
+    UNTIL_TOKEN_IS_KNOWN,
+    Patience,
+    without_reserved,
+)
 
 INPUT_IS_WRONG = [
     error.__name__
@@ -124,4 +131,6 @@ def step(
         retry_on_service_exceptions=False,  # PASSING_ERRORS has them
     )
     patience.apply(state, PASSING_ERRORS)
+    # For good only if it stays so: after a bootstrap, or a rotation, our own token is a new one.
+    UNTIL_TOKEN_IS_KNOWN.apply(state, [ConsulTokenRejected.__name__])
     return state
