@@ -15,8 +15,9 @@ from handlers.core.step_input import take
 from handlers.core.subjects import CONTROLLER, Subject, owned_subject
 from handlers.core.workflow_input import named_subject
 
-# Each is a nested execution, and an execution's history may have 25,000 events.
-_ROOM = Room(most=400, most_bytes=60_000)
+# An execution may take a year. With a pause of a day after each service, which may itself take a
+# day to be redeployed, so many take less.
+_ROOM = Room(most=100, most_bytes=60_000)
 
 
 @step

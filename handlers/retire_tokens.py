@@ -20,7 +20,7 @@ from handlers.core.token_secret import TokenIds
 
 _MARGIN = timedelta(seconds=60)
 """For reads of Secrets Manager that are behind, and clocks that differ."""
-_LONGEST_ROTATION = timedelta(hours=2)
+_LONGEST_ROTATION = timedelta(hours=3)
 """A rotation that has not published its IDs after that is dead: its states before that retry for
 less (workflows/token_rotation.py)."""
 

@@ -22,6 +22,9 @@ _MOST_LOOKS = 1000
 _LEAST_BETWEEN_LOOKS = 30
 _LONGEST_LOOK = Duration.minutes(11)
 _REDEPLOYED_AT_ONCE = 5
+_LONGEST = Duration.days(365)
+"""Step Functions allows no more; a part of all services, with the longest pauses and limits, takes
+less (handlers/plan_rotation.py)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class TokenRotation(Construct):
             self,
             start=plan,
             comment="Gives services, or all tasks, new Consul ACL tokens.",
-            timeout=Duration.days(30),
+            timeout=_LONGEST,
             log_group=log_group,
         )
         nested.allow_running_itself(self.state_machine, waiting=True)
@@ -170,8 +173,15 @@ class TokenRotation(Construct):
             result_path="$.publication",
             comment="The switch: from here on tasks pull the new token.",
         )
-        replace = self._replace_old()
-        abandon = self._abandon(then=replace)
+        switched = sfn.Choice(
+            self,
+            "Was there a token before?",
+            comment="Tasks pull the new one now. Some may hold the one before.",
+        )
+        switched.when(
+            sfn.Condition.is_present("$.secret.previous[0]"), self._replace_old()
+        ).otherwise(sfn.Succeed(self, "First token", comment="There was none to be replaced."))
+        abandon = self._abandon(if_published=switched)
         for state in (create, prove, publish):
             state.add_catch(abandon, errors=[sfn.Errors.ALL], result_path="$.failure")
         for current, following in pairwise([store, create, prove, publish]):
@@ -190,12 +200,11 @@ class TokenRotation(Construct):
                     comment="Tasks pull what somebody else has put there. Nothing was rotated.",
                 ),
             )
-            .when(sfn.Condition.is_present("$.secret.previous[0]"), replace)
-            .otherwise(sfn.Succeed(self, "First token", comment="There was none to be replaced."))
+            .otherwise(switched)
         )
         return store
 
-    def _abandon(self, *, then: sfn.IChainable) -> sfn.TaskStateBase:
+    def _abandon(self, *, if_published: sfn.IChainable) -> sfn.TaskStateBase:
         """Return the state that undoes a rotation which fails before the switch."""
         abandon = step(
             self,
@@ -215,7 +224,7 @@ class TokenRotation(Construct):
                 "Tasks keep the old one. Reconciliation removes the new one later.",
             ),
             errors=[sfn.Errors.ALL],
-            result_path="$.failure",
+            result_path="$.failure.undoing",  # why the rotation failed stays
         )
         abandon.next(
             sfn.Choice(
@@ -223,7 +232,7 @@ class TokenRotation(Construct):
                 "Was it published after all?",
                 comment="A call may take effect although its answer is lost.",
             )
-            .when(sfn.Condition.boolean_equals("$.abandoned.switched", value=True), then)
+            .when(sfn.Condition.boolean_equals("$.abandoned.switched", value=True), if_published)
             .otherwise(self._end("Not rotated", "RotationFailed", "Tasks keep the old token."))
         )
         return abandon
