@@ -7,7 +7,7 @@ from typing import Any
 
 from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
-from handlers.clients.secrets_manager import SecretsManager
+from handlers.clients.secrets_manager import SecretsManager, StoredVersion
 from handlers.core import consul_tokens, environment, names
 from handlers.core.errors import (
     ConsulObjectExists,
@@ -16,7 +16,6 @@ from handlers.core.errors import (
     SecretNameCollision,
 )
 from handlers.core.step import step
-from handlers.core.step_input import take
 from handlers.core.token_secret import TokenIds
 
 
@@ -34,11 +33,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     Input::
 
-        {"secret": {"arn": …, "version_id": …},
+        {"secret": {"arn": …, "version_id": …, "replaces_version_id": …},    # of `store_secret`
          "token": {"description": …, "service_identities": [name, …], "policies": [name, …]}}
 
-    Result: `{"change": "created" | "updated" | "replaced" | "none" | "superseded"}`. The last one:
-    the version was replaced by one without IDs, so there is nothing to make.
+    Result: `{"change": "created" | "updated" | "replaced" | "none" | "superseded"}`; the last one
+    if the version is one that counts no more, and must not be published.
 
     Raises:
         ForeignObject: if the accessor ID belongs to a token that is not ours.
@@ -46,29 +45,28 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         InvalidSecret: if the secret's version holds no pair of IDs.
 
     """
-    arn = take(state, "secret.arn", str)
+    stored = StoredVersion.from_state(state)
     token = consul_tokens.wanted_token(state)
-    ids = _ids_in_use(arn, take(state, "secret.version_id", str))
-    if ids is None:
-        return {"change": "superseded"}
-    wanted = consul_tokens.with_ids(token, ids)
+    secrets, where = SecretsManager(), f"The secret {stored.arn}"
+    version = secrets.stored(stored)
+    if version is not None:
+        ids = TokenIds.require(version.value, where=where)
+        return {"change": _make(consul_tokens.with_ids(token, ids), secret_arn=stored.arn)}
+    current = secrets.current(stored.arn)
+    current_ids = TokenIds.parse(current.value, where=where) if current is not None else None
+    if current_ids is not None:
+        _make(consul_tokens.with_ids(token, current_ids), secret_arn=stored.arn)
+    return {"change": "superseded"}
+
+
+def _make(wanted: Json, *, secret_arn: str) -> str:
     client = consul()
-    existing = client.read_token(ids.accessor_id)
+    existing = client.read_token(wanted["AccessorID"])
     if existing is None:
-        existing = _create(client, wanted, secret_arn=arn)
+        existing = _create(client, wanted, secret_arn=secret_arn)
         if existing is None:
-            return {"change": "created"}
-    return {"change": _bring_in_line(client, existing, wanted, secret_arn=arn)}
-
-
-def _ids_in_use(arn: str, version_id: str) -> TokenIds | None:
-    """Return the IDs of a version, or, if another one has replaced it, of what tasks pull now."""
-    secrets, where = SecretsManager(), f"The secret {arn}"
-    version = secrets.version(arn, version_id)
-    if version.is_in_use:
-        return TokenIds.require(version.value, where=where)
-    current = secrets.current(arn)
-    return TokenIds.parse(current.value, where=where) if current is not None else None
+            return "created"
+    return _bring_in_line(client, existing, wanted, secret_arn=secret_arn)
 
 
 def _create(client: ConsulClient, wanted: Json, *, secret_arn: str) -> Json | None:

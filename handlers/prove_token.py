@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.clients.consul_connection import unauthenticated_consul
-from handlers.clients.secrets_manager import SecretsManager
+from handlers.clients.secrets_manager import SecretsManager, StoredVersion
 from handlers.core.errors import TokenNotVisibleYet
 from handlers.core.step import step
-from handlers.core.step_input import take
 from handlers.core.token_secret import TokenIds
 
 
@@ -17,24 +16,25 @@ from handlers.core.token_secret import TokenIds
 def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     """Authenticate with the token of a secret's version.
 
-    Input: `{"secret": {"arn": …, "version_id": …}}`.
+    Input: `{"secret": {"arn": …, "version_id": …, "replaces_version_id": …}}`, as `store_secret`
+    returned it.
 
-    Result: `{"proven": bool}`. False: the version was replaced meanwhile, so its token does not
-    matter any more, and may be gone.
+    Result: `{"proven": bool}`. False: the version was superseded meanwhile, so its token does not
+    matter any more, and may be gone. It must not be published.
 
     Raises:
         TokenNotVisibleYet: if Consul does not know the token.
 
     """
-    arn = take(state, "secret.arn", str)
-    version = SecretsManager().version(arn, take(state, "secret.version_id", str))
-    if not version.is_in_use:
+    stored = StoredVersion.from_state(state)
+    version = SecretsManager().stored(stored)
+    if version is None:
         return {"proven": False}
-    ids = TokenIds.require(version.value, where=f"The secret {arn}")
+    ids = TokenIds.require(version.value, where=f"The secret {stored.arn}")
     if not unauthenticated_consul().knows_token(ids.secret_id):
         message = (
-            f"Consul does not know the new token {ids.accessor_id} of the secret {arn}. A server "
-            "that is behind learns of it soon; if not, somebody has deleted it."
+            f"Consul does not know the new token {ids.accessor_id} of the secret {stored.arn}. A "
+            "server that is behind learns of it soon; if not, somebody has deleted it."
         )
         raise TokenNotVisibleYet(message)
     return {"proven": True}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.clients.secrets_manager import SecretsManager
+from handlers.clients.secrets_manager import SecretsManager, StoredVersion
 from handlers.core.step import step
-from handlers.core.step_input import take
 
 
 @step
@@ -20,9 +19,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     Result: `{"published": bool}`. False: somebody else published another version meanwhile, which
     is fine, and nothing was changed.
     """
+    stored = StoredVersion.from_state(state)
     published = SecretsManager().publish(
-        take(state, "secret.arn", str),
-        take(state, "secret.version_id", str),
-        replaces_version_id=take(state, "secret.replaces_version_id", str),
+        stored.arn, stored.version_id, replaces_version_id=stored.replaces_version_id
     )
     return {"published": published}

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from handlers.abandon_rotation import abandon
+from handlers.abandon_rotation import (
+    delete_never_pulled,
+    version_id_after_abandoning,
+    version_id_after_taking_back,
+)
 from handlers.clients.consul import ConsulClient
 from handlers.clients.consul_connection import consul
-from handlers.clients.secrets_manager import SecretsManager, SecretVersion
+from handlers.clients.secrets_manager import (
+    PREVIOUS,
+    SecretsManager,
+    SecretVersion,
+)
 from handlers.core import clock, consul_tokens, names
 from handlers.core.deployment import Deployment
 from handlers.core.errors import AwsUnavailable, InvalidSecret
@@ -24,13 +33,16 @@ _LONGEST_ROTATION = timedelta(hours=3)
 """A rotation that has not published its IDs after that is dead: its states before that retry for
 less (workflows/token_rotation.py)."""
 
+_Outcome: TypeAlias = Literal["retired", "current", "left"]
+
 
 @step
 def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     """Write into each token's description since when no new task can have pulled it.
 
     A token that a rotation has made and not published is left alone at first. When the rotation
-    must have died, its IDs are made impossible to publish, and the token is deleted.
+    must have died, its IDs are made impossible to publish, and the token is deleted; or, if they
+    were current once, and somebody took the rotation back, marked like any other.
 
     Input: `{"tokens": [{"subject": …, "accessor_id": …}, …], "superseded": bool}`. With
     `superseded` the caller knows that tasks pull another token, and a secret that still shows one
@@ -44,12 +56,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     tokens = take_tokens(state)
-    deployment = Deployment.from_environment()
-    secrets, client = SecretsManager(), consul()
-    outcomes = [
-        _retire(subject, accessor_id, deployment=deployment, secrets=secrets, client=client)
-        for subject, accessor_id in tokens
-    ]
+    retirement = _Retirement(Deployment.from_environment(), SecretsManager(), consul())
+    outcomes = [retirement.retire(*token) for token in tokens]
     if state.get("superseded") is True and "current" in outcomes:
         message = (
             "The secret still shows the token that was just replaced. If somebody made that one "
@@ -64,33 +72,45 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _retire(
-    subject: Subject,
-    accessor_id: str,
-    *,
-    deployment: Deployment,
-    secrets: SecretsManager,
-    client: ConsulClient,
-) -> Literal["retired", "current", "left"]:
-    current = secrets.current(deployment.secret_id(subject))
-    ids = _ids(current)
-    if ids is not None and ids.accessor_id.lower() == accessor_id.lower():
-        return "current"
-    pending = secrets.pending(current) if current is not None else None
-    pending_ids = _ids(pending)
-    if pending_ids is not None and pending_ids.accessor_id.lower() == accessor_id.lower():
-        if current is None or pending is None or ids is None or not _is_dead(pending):
+@dataclass(frozen=True)
+class _Retirement:
+    deployment: Deployment
+    secrets: SecretsManager
+    client: ConsulClient
+
+    def retire(self, subject: Subject, accessor_id: str) -> _Outcome:
+        current = self.secrets.current(self.deployment.secret_id(subject))
+        if _holds(current, accessor_id):
+            return "current"
+        pending = self.secrets.pending(current) if current is not None else None
+        if current is None or pending is None or not _holds(pending, accessor_id):
+            return self._mark(subject, accessor_id)
+        if _ids(current) is None or not _is_dead(pending):
             return "left"  # somebody is making it
-        abandoned = abandon(pending, current, subject, deployment, secrets=secrets, client=client)
-        return "retired" if abandoned else "current"
-    token = client.read_token(accessor_id)
-    if token is None:
+        if PREVIOUS in pending.stages:
+            # Tasks pulled it, until somebody took the rotation back.
+            kept = self.secrets.keep(current, version_id=version_id_after_taking_back(current))
+            return self._mark(subject, accessor_id) if kept else "current"
+        if not self.secrets.keep(current, version_id=version_id_after_abandoning(current)):
+            return "current"
+        delete_never_pulled(pending, subject, self.deployment, self.client)
         return "retired"
-    if owned_subject(token, deployment.cluster_arn) != subject:
-        return "left"
-    description = names.with_not_pulled_since(token["Description"], clock.now() + _MARGIN)
-    client.update_token(accessor_id, consul_tokens.settings(token) | {"Description": description})
-    return "retired"
+
+    def _mark(self, subject: Subject, accessor_id: str) -> _Outcome:
+        token = self.client.read_token(accessor_id)
+        if token is None:
+            return "retired"
+        if owned_subject(token, self.deployment.cluster_arn) != subject:
+            return "left"
+        since = clock.now() + _MARGIN
+        marked = {"Description": names.with_not_pulled_since(token["Description"], since)}
+        self.client.update_token(accessor_id, consul_tokens.settings(token) | marked)
+        return "retired"
+
+
+def _holds(version: SecretVersion | None, accessor_id: str) -> bool:
+    ids = _ids(version)
+    return ids is not None and ids.accessor_id.lower() == accessor_id.lower()
 
 
 def _is_dead(pending: SecretVersion) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from aws_cdk import Duration
 from aws_cdk import aws_lambda as lambda_
@@ -184,8 +183,22 @@ class TokenRotation(Construct):
         abandon = self._abandon(if_published=switched)
         for state in (create, prove, publish):
             state.add_catch(abandon, errors=[sfn.Errors.ALL], result_path="$.failure")
-        for current, following in pairwise([store, create, prove, publish]):
-            current.next(following)
+        superseded = sfn.Succeed(
+            self,
+            "Superseded",
+            comment="Tasks pull what somebody else has put there. Nothing was rotated.",
+        )
+        store.next(create)
+        create.next(prove)
+        prove.next(
+            sfn.Choice(
+                self,
+                "Is it proven?",
+                comment="Not if somebody else has changed the secret meanwhile.",
+            )
+            .when(sfn.Condition.boolean_equals("$.proof.proven", value=True), publish)
+            .otherwise(superseded)
+        )
         publish.next(
             sfn.Choice(
                 self,
@@ -194,11 +207,7 @@ class TokenRotation(Construct):
             )
             .when(
                 sfn.Condition.boolean_equals("$.publication.published", value=False),
-                sfn.Succeed(
-                    self,
-                    "Superseded",
-                    comment="Tasks pull what somebody else has put there. Nothing was rotated.",
-                ),
+                superseded,
             )
             .otherwise(switched)
         )

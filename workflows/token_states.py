@@ -70,7 +70,10 @@ class TokenStates:
         self._is_public = sfn.Choice(
             scope,
             f"Is the {prefix}secret public?",
-            comment="It is, if the secret had valid IDs before.",
+            comment=(
+                "It is, if it had valid IDs before. If others have been put there meanwhile, ours "
+                "count no more."
+            ),
         )
         self._publish = step(
             scope,
@@ -80,13 +83,16 @@ class TokenStates:
             result_path=f"{results}.publication",
             comment="The token exists: from here on tasks pull its IDs.",
         )
-        self._already_public = sfn.Condition.boolean_equals(f"{results}.secret.public", value=True)
+        self._nothing_to_publish = sfn.Condition.or_(
+            sfn.Condition.boolean_equals(f"{results}.secret.public", value=True),
+            sfn.Condition.string_equals(f"{results}.token.change", "superseded"),
+        )
         for state in (self.store, self.create, self._publish):
             failures.catch_all(state)
 
     def finish_with(self, then: sfn.IChainable) -> None:
         """Connect what comes after `create`, up to the state that follows all."""
         self.create.next(self._is_public)
-        self._is_public.when(self._already_public, then)
+        self._is_public.when(self._nothing_to_publish, then)
         self._is_public.otherwise(self._publish)
         self._publish.next(then)

@@ -25,6 +25,7 @@ from handlers.core.errors import (
     StepError,
 )
 from handlers.core.paging import batches
+from handlers.core.step_input import take
 from handlers.core.token_secret import EMPTY
 
 CURRENT = "AWSCURRENT"
@@ -45,10 +46,32 @@ class SecretVersion:
     created_at: datetime | None = field(default=None, compare=False)
     """When it was written; of one that was written by this step, not told."""
 
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """Where the IDs of a token were stored, as `store_secret` tells the steps after it."""
+
+    arn: str
+    version_id: str
+    replaces_version_id: str
+    """What was current when it was written; itself, if it was current already."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> StoredVersion:
+        """Read a state's `secret`: `{"arn": …, "version_id": …, "replaces_version_id": …}`.
+
+        Raises:
+            InvalidStepInput: if it is something else.
+
+        """
+        return cls(
+            **{name: take(state, f"secret.{name}", str) for name in cls.__dataclass_fields__}
+        )
+
     @property
-    def is_in_use(self) -> bool:
-        """Whether it is what tasks pull, or may still become that."""
-        return not self.stages.isdisjoint({CURRENT, PENDING})
+    def is_public(self) -> bool:
+        """Whether tasks pulled it already when it was stored."""
+        return self.version_id == self.replaces_version_id
 
 
 class SecretsManager:
@@ -87,6 +110,29 @@ class SecretsManager:
         with _errors(f"Reading the version {version_id} of the secret {secret_id}", secret_id):
             answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
         return _version(answer, secret_id)
+
+    def stored(self, stored: StoredVersion) -> SecretVersion | None:
+        """Read what was stored before, unless it has been superseded.
+
+        It has not, if it is what tasks pull, or if it can become that: if the version that it is to
+        replace is what they pull. Its labels say so mostly, and a second call says so for sure.
+
+        Raises:
+            AwsUnavailable: if the secret or the version is not there (yet).
+            InvalidSecret: if the value is binary.
+
+        """
+        version = self.version(stored.arn, stored.version_id)
+        if CURRENT in version.stages:
+            return version
+        if stored.is_public:
+            return None
+        if PENDING in version.stages:
+            return version
+        # Another writer has taken the label, perhaps one who is late himself.
+        current = self.current(stored.arn)
+        replaceable = current is not None and current.version_id == stored.replaces_version_id
+        return version if replaceable else None
 
     def currents(self, secret_ids: Sequence[str]) -> Iterator[SecretVersion | StepError | None]:
         """Read what tasks pull from many secrets, 20 a call; yield one result for each, in order.
@@ -183,15 +229,14 @@ class SecretsManager:
         version_id = derived_version_id(replaces.arn, replaces.version_id)
         return self._write_pending(replaces.arn, version_id, new_value())
 
-    def keep(self, current: SecretVersion) -> bool:
+    def keep(self, current: SecretVersion, *, version_id: str) -> bool:
         """Make it impossible that what was written to replace a current version ever does so.
 
-        The value stays what it is, under a new version ID: whoever still wants to publish the
+        The value stays what it is, under another version ID: whoever still wants to publish the
         pending version finds that the one that it replaces is current no more.
 
         Returns whether the value has stayed. False: another version became current meanwhile.
         """
-        version_id = kept_version_id(current.arn, current.version_id)
         self._write_pending(current.arn, version_id, current.value)
         return self.publish(current.arn, version_id, replaces_version_id=current.version_id)
 
@@ -246,9 +291,12 @@ def derived_version_id(arn: str, replaced_version_id: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}#{replaced_version_id}"))
 
 
-def kept_version_id(arn: str, version_id: str) -> str:
-    """Return the ID under which `SecretsManager.keep` writes a version's value again."""
-    return derived_version_id(arn, f"{version_id}#kept")
+def kept_version_id(arn: str, version_id: str, why: str) -> str:
+    """Return the ID under which `SecretsManager.keep` may write a version's value again.
+
+    Who comes later sees by it for which of several reasons that was done.
+    """
+    return derived_version_id(arn, f"{version_id}#{why}")
 
 
 def _version(answer: Mapping[str, Any], secret_id: str) -> SecretVersion:
@@ -276,9 +324,10 @@ def _batch_error(error: Mapping[str, Any]) -> StepError | None:
     secret_id, code = error["SecretId"], error.get("ErrorCode", "")
     if code == "ResourceNotFoundException":
         return None
-    refusal = ClientError(
-        {"Error": {"Code": code, "Message": error.get("Message", "")}}, "BatchGetSecretValue"
-    )
+    answer: Any = {"Error": {"Code": code, "Message": error.get("Message", "")}}
+    if code == "InternalServiceError":  # which a call for it alone would answer with status 500
+        answer["ResponseMetadata"] = {"HTTPStatusCode": 500}
+    refusal = ClientError(answer, "BatchGetSecretValue")
     try:
         with _errors(f"Reading the secret {secret_id}", secret_id):
             raise refusal
@@ -297,7 +346,8 @@ def _errors(what: str, secret_id: str) -> Iterator[None]:
                 # Secrets Manager may not show at once what was written a moment ago.
                 message = (
                     f"{what}: it is not there, or not yet. If it does not appear, somebody deleted "
-                    "it: deploy again if it is the controller's, else start the workflow again."
+                    "it. One of a service is made again: start the workflow again. If it belongs "
+                    "to a stack, remove the stack and deploy it again."
                 )
                 raise AwsUnavailable(message) from None
             if code != "InvalidRequestException" or "delet" not in message:

@@ -44,7 +44,7 @@ def seen_token(
     wanted = consul_tokens.wanted_token(deployment.wanted(subject, rules))
     return SeenToken(
         accessor_id=str(token.get("AccessorID")),
-        secret_id=str(token.get("SecretID")),
+        secret_id=token.get("SecretID"),  # Consul 1.10.0 does not tell it in a list
         as_wanted=consul_tokens.content(token) == consul_tokens.content(wanted),
         not_pulled_since=names.not_pulled_since(token["Description"]),
     )

@@ -18,7 +18,8 @@ class SeenToken:
     """A token of ours in Consul."""
 
     accessor_id: str
-    secret_id: str = field(repr=False)
+    secret_id: str | None = field(repr=False)
+    """None if it is not told."""
     as_wanted: bool
     """Whether its policies, identities and description are what they have to be."""
     not_pulled_since: datetime | None = None
@@ -114,7 +115,7 @@ def _is_provisioned(seen: Seen) -> bool:
     return seen.policy_as_wanted and any(
         seen.is_current(token)
         and seen.ids is not None
-        and token.secret_id == seen.ids.secret_id
+        and token.secret_id in {None, seen.ids.secret_id}
         and token.as_wanted
         for token in seen.tokens
     )

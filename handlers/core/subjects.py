@@ -65,7 +65,7 @@ def owned_subject(token: Mapping[str, Any], cluster_arn: str) -> Subject | None:
     description = token.get("Description")
     if not isinstance(description, str) or names.owning_cluster(description) != cluster_arn:
         return None
-    shared = _SHARED_DESCRIPTIONS.get(description.partition("\n")[0])
+    shared = _SHARED_DESCRIPTIONS.get(description.splitlines()[0])
     if shared is not None:
         return Subject(token=shared)
     service = names.described_service(description)
