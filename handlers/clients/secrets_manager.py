@@ -262,6 +262,11 @@ class SecretsManager:
 
         Returns whether `version_id` is AWSCURRENT now. False: another one became so meanwhile, and
         nothing was changed.
+
+        Raises:
+            AwsUnavailable: if Secrets Manager contradicts itself: it refuses to move the label from
+                a version, and shows it there. What it shows may be a moment old.
+
         """
         with _errors(f"Publishing the secret {arn}", arn):
             try:
@@ -276,7 +281,9 @@ class SecretsManager:
                     raise
                 stages = self._client.describe_secret(SecretId=arn)["VersionIdsToStages"]
                 if CURRENT in stages.get(replaces_version_id, []):
-                    raise  # refused for another reason
+                    text = error.response["Error"].get("Message", "")
+                    message = f"Publishing the secret {arn} was refused for no reason seen: {text}"
+                    raise AwsUnavailable(message) from None
                 return CURRENT in stages.get(version_id, [])
         return True
 

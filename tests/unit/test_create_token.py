@@ -59,7 +59,8 @@ class Stored:
 def stored(secrets: SecretsState) -> Stored:
     ids = TokenIds.new()
     arn = secrets.create(NAME, ids.to_secret_string())
-    secret = {"arn": arn, "version_id": secrets.current_id(NAME), "public": True}
+    version_id = secrets.current_id(NAME)
+    secret = {"arn": arn, "version_id": version_id, "replaces_version_id": version_id}
     token = {"description": DESCRIPTION, "service_identities": ["web"], "policies": []}
     return Stored(ids, arn, {"secret": secret, "token": token})
 

@@ -9,7 +9,7 @@ import pytest
 
 from handlers import publish_secret, store_secret
 from handlers.clients import aws
-from handlers.core.errors import AwsRequestRefused, AwsThrottled, AwsUnavailable, InvalidStepInput
+from handlers.core.errors import AwsThrottled, AwsUnavailable, InvalidStepInput
 from handlers.core.token_secret import EMPTY
 from tests.unit.aws_state import SecretsState, answering
 from tests.unit.steps import Steps, at_the_same_time
@@ -73,7 +73,7 @@ def test_a_version_that_was_current_once_does_not_come_back(
     assert secrets.versions(NAME) == before
 
 
-def test_a_refusal_for_another_reason_is_not_taken_for_a_publication(
+def test_a_refusal_that_what_is_shown_contradicts_is_worth_another_try(
     secrets: SecretsState, steps: Steps, stored: dict[str, Any]
 ) -> None:
     before = secrets.versions(NAME)
@@ -85,9 +85,9 @@ def test_a_refusal_for_another_reason_is_not_taken_for_a_publication(
         code="InvalidParameterException",
         message="No such stage.",
     ):
-        error = steps.fail(publish_secret, {"secret": stored}, AwsRequestRefused)
+        error = steps.fail(publish_secret, {"secret": stored}, AwsUnavailable)
     assert str(error) == (
-        f"Publishing the secret {stored['arn']}: No such stage. (InvalidParameterException)"
+        f"Publishing the secret {stored['arn']} was refused for no reason seen: No such stage."
     )
     assert secrets.versions(NAME) == before
 
