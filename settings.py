@@ -116,8 +116,9 @@ _MAX_CONCURRENCY: Final = 20
 _ECS_SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # They travel in the definition of a state machine: the variables of a function have 4 KB in all.
 _MAX_KEPT_ECS_SERVICES: Final = 100
-# The rules travel in the definition of a state machine, which may have 1 MiB in all.
-_MAX_RULES_BYTES: Final = 100 * 1024
+# The rules travel in the definitions of state machines, four times in a template, which may have
+# 1 MB in all (CloudFormation quotas).
+_MAX_RULES_BYTES: Final = 60 * 1024
 
 RETENTION_DAYS: Final = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180,

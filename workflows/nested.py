@@ -107,12 +107,13 @@ def allow_running_itself(state_machine: sfn.StateMachine, *, waiting: bool) -> N
     )
     statements = [iam.PolicyStatement(actions=["states:StartExecution"], resources=[arn])]
     if waiting:
-        statements += [
+        statements.append(
             iam.PolicyStatement(
                 actions=["states:DescribeExecution", "states:StopExecution"], resources=[execution]
-            ),
-            _hearing_of_ends(state_machine),
-        ]
+            )
+        )
+        # In the role's policy: Step Functions makes no state machine whose role lacks it.
+        state_machine.add_to_role_policy(_hearing_of_ends(state_machine))
     # A policy of its own: the state machine waits for its role's, which cannot wait for it.
     iam.Policy(state_machine, "StartsItself", statements=statements, roles=[state_machine.role])
 

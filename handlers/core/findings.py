@@ -15,7 +15,7 @@ from handlers.core.subjects import Subject
 # events, of which a nested execution is about a dozen.
 _ROOM = {
     "provision": Room(most=400, most_bytes=30_000),
-    "retire": Room(most=200, most_bytes=25_000),
+    "retire": Room(most=100, most_bytes=25_000),
     "suspects": Room(most=1000, most_bytes=50_000),
     "reasons": Room(most=20, most_bytes=10_000),
 }

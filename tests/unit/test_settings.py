@@ -873,12 +873,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "services.web.rules",
         "not JSON from line 2, column 14 on",
     ),
-    ("one file that is too large", _rules(web="large"), "services.web.rules", "than 100 KiB"),
+    ("one file that is too large", _rules(web="large"), "services.web.rules", "than 60 KiB"),
     (
         "files that are too large together",
         _rules(a="half", b="half"),
         "services",
-        "the rules of all services have 120,000 bytes together, and 100 KiB are allowed",
+        "the rules of all services have 120,000 bytes together, and 60 KiB are allowed",
     ),
     (
         "a policy whose name is too long",
