@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,6 +18,10 @@ from moto.stepfunctions.parser.asl.component.common.retry import (
     jitter_strategy_decl,
     retrier_decl,
 )
+from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
+    WaitFunction,
+)
+from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.utils import TMP_THREADS
 
 from local.cloud.patching import replaced
@@ -25,6 +29,7 @@ from local.cloud.step_functions import corrected_step_functions
 from tests.synthesized import Deployed
 
 _LONGEST_TEST = 20
+_NUMBERS = count()
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Failed:
         return json.dumps(answer, separators=(",", ":"))
 
 
-Answer: TypeAlias = dict[str, Any] | Failed
+Answer: TypeAlias = dict[str, Any] | Failed | Callable[[dict[str, Any]], dict[str, Any] | Failed]
+"""What a function answers, or a function from its payload to that."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,9 @@ class Engine:
     calls: list[Call] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     """The longest that each wait before a retry may be. None is slept."""
+    pauses: list[float] = field(default_factory=list)
+    """How long each Wait state is to take. Neither is slept."""
     _answers: dict[str, deque[Answer]] = field(default_factory=dict)
-    _numbers: Iterator[int] = field(default_factory=count)
 
     def script(self, **answers: Answer | Sequence[Answer]) -> None:
         """Say what functions answer: one thing always, or a list of things, the last one always."""
@@ -86,19 +93,21 @@ class Engine:
         """Forget what was called and scripted."""
         self.calls.clear()
         self.waits.clear()
+        self.pauses.clear()
         self._answers.clear()
 
     def run(
         self, machine: str, execution_input: Mapping[str, Any], name: str | None = None
     ) -> Execution:
-        """Run an execution to its end."""
+        """Run an execution to its end, and to the ends of those that it starts."""
         arn = self.client.start_execution(
             stateMachineArn=self.deployed.place.arn("states", f"stateMachine:{machine}"),
-            name=name or f"run-{next(self._numbers)}",
+            name=name or f"run-{next(_NUMBERS)}",
             input=json.dumps(execution_input),
         )["executionArn"]
-        for thread in list(TMP_THREADS):
-            thread.join(_LONGEST_TEST)
+        # moto never forgets a thread; and each may start others.
+        while TMP_THREADS:
+            TMP_THREADS.pop(0).join(_LONGEST_TEST)
         return self.execution(arn)
 
     def execution(self, arn: str) -> Execution:
@@ -125,8 +134,12 @@ class Engine:
 
     def payload(self, function: str) -> dict[str, Any]:
         """Return what a function got; it must have been called exactly once."""
-        (call,) = (call for call in self.calls if call.function == function)
-        return call.payload
+        (payload,) = self.payloads(function)
+        return payload
+
+    def payloads(self, function: str) -> list[dict[str, Any]]:
+        """Return what a function got, each time that it was called."""
+        return [call.payload for call in self.calls if call.function == function]
 
     def invoke(
         self,
@@ -139,9 +152,12 @@ class Engine:
         """Stand in for moto's invocation of a function."""
         # The whole ARN: that of another function of the same name would not be answered.
         function = function_name.removeprefix(self.deployed.place.arn("lambda", "function:"))
-        self.calls.append(Call(function, json.loads(body)))
+        payload = json.loads(body)
+        self.calls.append(Call(function, payload))
         answers = self._answers[function]
         answer = answers.popleft() if len(answers) > 1 else answers[0]
+        if callable(answer):
+            answer = answer(payload)
         if isinstance(answer, Failed):
             response_headers["X-Amz-Function-Error"] = "Unhandled"
             return answer.cause.encode()
@@ -158,6 +174,10 @@ class Engine:
     def sleep(self, seconds: float) -> None:
         """Stand in for `time.sleep`."""
         self.waits.append(seconds)
+
+    def pause(self, env: Environment, wait_seconds: float) -> None:  # noqa: ARG002 - as moto has it
+        """Stand in for what a Wait state does."""
+        self.pauses.append(wait_seconds)
 
 
 @contextmanager
@@ -176,6 +196,7 @@ def running(deployed: Deployed, *machines: str) -> Iterator[Engine]:
         engine = Engine(deployed, boto3.client("stepfunctions", region_name=deployed.place.region))
         patches.enter_context(replaced(retrier_decl, "time", engine))
         patches.enter_context(replaced(jitter_strategy_decl, "random", engine))
+        patches.enter_context(replaced(WaitFunction, "_wait_interval", engine.pause))
         patches.enter_context(replaced(LambdaSimpleBackend, "invoke", engine.invoke))
         properties = deployed.of_type("AWS::StepFunctions::StateMachine")
         for machine in machines:

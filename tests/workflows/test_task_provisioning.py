@@ -112,6 +112,16 @@ def test_a_known_service_is_checked_and_nothing_is_published(engine: Engine) -> 
     assert engine.called == ["CheckTags", "StoreSecret", "CreateToken"]
 
 
+def test_ids_that_others_have_superseded_meanwhile_are_not_published(engine: Engine) -> None:
+    engine.script(CreateToken={"change": "superseded"})
+
+    ended = engine.run("TaskProvisioning", EVENT)
+
+    assert ended.status == "SUCCEEDED"
+    assert ended.states == [name for name in ALL_BUT_POLICY if name != "Publish secret"]
+    assert engine.called == ["CheckTags", "StoreSecret", "CreateToken"]
+
+
 def test_a_service_with_rules_of_its_own_has_its_policy_before_its_token(engine: Engine) -> None:
     engine.script(CheckTags=WITH_POLICY)
 
@@ -265,6 +275,15 @@ def test_waits_double_up_to_a_minute_and_end_after_a_quarter_of_an_hour(engine: 
 
     assert engine.waits == [1, 2, 4, 8, 16, 32] + [60] * 14
     assert round(sum(engine.waits) / 60) == 15
+
+
+def test_a_consul_server_may_not_know_our_own_token_yet_but_not_for_long(engine: Engine) -> None:
+    engine.script(CreateToken=Failed("ConsulTokenRejected"))
+
+    ended = engine.run("TaskProvisioning", EVENT)
+
+    assert (ended.states[-1], ended.error) == ("Needs an operator", "ConsulTokenRejected")
+    assert engine.waits == [5, 10, 20, 30, 30, 30]
 
 
 def test_a_permanent_error_after_a_passing_one_ends_the_waiting(engine: Engine) -> None:
