@@ -61,10 +61,19 @@ def up(
     port: Annotated[
         int, typer.Option(help="Where AWS listens, on loopback; 0 for any free port.")
     ] = 4566,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="How much faster AWS's clock goes: with 60 a wait of a minute takes a second.",
+        ),
+    ] = 1,
 ) -> None:
     """Deploy the app and keep it running, for any AWS client, until Ctrl-C."""
     options = ("-c", "example=greeter")
-    with deployed_app(Progress(_console), port=port, synth_options=options) as deployment:
+    with deployed_app(
+        Progress(_console), port=port, speed=speed, synth_options=options
+    ) as deployment:
         LocalTasks(deployment).register(EXAMPLE_FAMILY)
         # Plain text: it is there to be copied.
         typer.echo(f"\n{exports(deployment)}\n\n{examples(deployment)}\n")

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from local.progress import Progress
 SECRET_PREFIX = "consul"
 # What `cdk bootstrap` makes.
 _BOOTSTRAP_STACK = "CDKToolkit"
+# The only clock of the handlers.
+_HANDLERS_CLOCK = "handlers.core.clock:now"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def prepared_app(
     consul: ConsulServer | None = None,
     port: int = 0,
     task_stage_seconds: float = 1.0,
+    speed: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
     synth_options: Sequence[str] = (),
 ) -> Iterator[PreparedApp]:
     """Bring up all that the app needs, ready to be deployed, and leave nothing behind.
@@ -104,6 +108,10 @@ def prepared_app(
         port: where the cloud listens; 0 for any free port.
         task_stage_seconds: how long a task stays PROVISIONING, and in each later stage. On AWS it
             is seconds, too, while the network interface is attached.
+        speed: how much faster than ours the cloud's clock goes. With 60 a grace period of 5 minutes
+            is over after 5 seconds, and a rule that fires once an hour does so once a minute.
+        settings: sections of the settings to have, besides those that this Consul and this cloud
+            need.
         synth_options: what else `cdk synth` is told.
 
     """
@@ -121,6 +129,8 @@ def prepared_app(
                     # are known everywhere. Here they are at once.
                     lambda_environment={environment.SETTLE_SECONDS: "0"},
                     task_stage_seconds=task_stage_seconds,
+                    speed=speed,
+                    function_clock=_HANDLERS_CLOCK,
                 )
             )
         suffix = f"-{secrets.token_hex(3)}" if consul.kind == "remote" else ""
@@ -130,10 +140,11 @@ def prepared_app(
         ]
         if consul.kind == "remote":
             stack.enter_context(objects_removed(consul, cluster_arn))
-        settings = workdir / "settings.yaml"
-        settings.write_text(yaml.safe_dump(_settings(cloud, consul, cluster, prefix)))
+        settings_file = workdir / "settings.yaml"
+        given = {**_settings(cloud, consul, cluster, prefix), **(settings or {})}
+        settings_file.write_text(yaml.safe_dump(given))
         yield PreparedApp(
-            cloud, consul, cluster, cluster_arn, prefix, settings, tuple(synth_options)
+            cloud, consul, cluster, cluster_arn, prefix, settings_file, tuple(synth_options)
         )
 
 
@@ -144,6 +155,8 @@ def deployed_app(
     consul: ConsulServer | None = None,
     port: int = 0,
     task_stage_seconds: float = 1.0,
+    speed: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
     synth_options: Sequence[str] = (),
 ) -> Iterator[Deployment]:
     """Bring everything up, deploy the app, and leave nothing behind.
@@ -155,6 +168,8 @@ def deployed_app(
         consul=consul,
         port=port,
         task_stage_seconds=task_stage_seconds,
+        speed=speed,
+        settings=settings,
         synth_options=synth_options,
     ) as app:
         yield app.deploy(progress)

@@ -8,6 +8,10 @@ from local.tasks import LocalTasks
 
 EXAMPLE_FAMILY = "web"
 GREETER = "greeter"
+# The command line has no waiter for executions.
+_WAIT = """\
+until [ "$(aws stepfunctions describe-execution --execution-arn "$execution" --query status \\
+  --output text)" != RUNNING ]; do sleep 1; done"""
 
 
 def exports(deployment: Deployment) -> str:
@@ -18,7 +22,7 @@ def exports(deployment: Deployment) -> str:
 
 
 def examples(deployment: Deployment) -> str:
-    """Return commands that look at the example's tasks, and start a task of their own."""
+    """Return commands for the example's tasks, for one more, and for the life of their tokens."""
     subnet, group = LocalTasks(deployment).network()
     secret = names.service_secret_name(deployment.secret_prefix, EXAMPLE_FAMILY)
     workflow = deployment.outputs["TaskProvisioningArn"]
@@ -29,6 +33,8 @@ def examples(deployment: Deployment) -> str:
         "  --query serviceArns --output text)"
     )
     greeter_secret = names.service_secret_name(deployment.secret_prefix, GREETER)
+    reconciliation = deployment.outputs["ReconciliationArn"]
+    rotation = deployment.outputs["TokenRotationArn"]
     return f"""\
 # the services of examples/greeter, whose tokens were there before them, and their tasks
 aws ecs wait services-stable --cluster {deployment.cluster} --services {services}
@@ -58,4 +64,21 @@ aws stepfunctions get-execution-history --execution-arn "$execution" \\
 
 # stop the task
 aws ecs stop-task --cluster {deployment.cluster} --task "$task" --query task.desiredStatus \\
+  --output text
+
+# put right what no event has told of {GREETER}; for all services it is started every few minutes
+execution=$(aws stepfunctions start-execution --query executionArn --output text \\
+  --input '{{"service": "{GREETER}"}}' --state-machine-arn {reconciliation})
+{_WAIT}
+aws stepfunctions describe-execution --execution-arn "$execution" --query '[status,output]' \\
+  --output text
+
+# give {GREETER} a new token, which replaces its task, and delete the old one: minutes, or seconds
+# with --speed 60
+execution=$(aws stepfunctions start-execution --query executionArn --output text \\
+  --input '{{"service": "{GREETER}"}}' --state-machine-arn {rotation})
+{_WAIT}
+aws stepfunctions get-execution-history --execution-arn "$execution" \\
+  --query 'events[].stateEnteredEventDetails.name' --output text
+aws secretsmanager get-secret-value --secret-id {greeter_secret} --query SecretString \\
   --output text"""

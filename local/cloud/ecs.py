@@ -3,7 +3,8 @@
 In moto a task is running from the start, stops at once, and nobody hears of it; a service is a
 number. Here a task goes through the stages of
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html, a
-"Task State Change" event tells of each, and a service starts, replaces and stops its tasks.
+"Task State Change" event tells of each, and a service starts, replaces and stops its tasks, in
+deployments of which it shows each one that still has some.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import itertools
 import json
 import logging
 import threading
@@ -19,21 +21,23 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from moto.core.utils import utcnow
+from moto.core.responses import ActionResult
 from moto.ec2.exceptions import InvalidNetworkInterfaceIdError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-from moto.ecs.exceptions import InvalidParameterException
+from moto.ecs.exceptions import ECSException, InvalidParameterException
 from moto.ecs.models import (
     EC2ContainerServiceBackend,
     Service,
     Task,
     TaskDefinition,
+    ecs_backends,
 )
 from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.secretsmanager.exceptions import SecretsManagerClientError
 from moto.secretsmanager.models import secretsmanager_backends
 
+from local.cloud.clock import CloudClock, as_text
 from local.cloud.patching import replaced
 from local.cloud.scheduling import Scheduler
 
@@ -52,7 +56,7 @@ _STOPPING = {
 _FAILING = {True: ["DEPROVISIONING", "STOPPED"], False: ["STOPPED"]}
 _FAILED_TO_START = "TaskFailedToStart"
 _MOST_STAGES_OF_DELAY = 30
-_MOST_TASKS = 100  # that DescribeTasks takes
+_MOST_TASKS = 100  # that DescribeTasks takes, and a page of ListTasks has
 _STARTED_BY_SERVICE = "ecs-svc/"
 
 
@@ -60,12 +64,16 @@ class TaskLifecycle:
     """Moves the tasks of one cloud through their stages. Use ``with lifecycle.connected():``.
 
     ``publish`` puts an event on the default event bus; ``stage_seconds`` is how long a task stays
-    in each stage.
+    in each stage, whatever the speed of the ``clock``.
     """
 
-    def __init__(self, *, publish: Callable[..., None], stage_seconds: float) -> None:
+    def __init__(
+        self, *, publish: Callable[..., None], stage_seconds: float, clock: CloudClock
+    ) -> None:
         self._publish = publish
         self._stage_seconds = stage_seconds
+        self._clock = clock
+        self._numbers = itertools.count(1)
         self._scheduler = Scheduler("ecs-tasks")
         self._lock = threading.RLock()
         self._request = threading.local()
@@ -88,6 +96,12 @@ class TaskLifecycle:
                 (EC2ContainerServiceBackend, "stop_task", self._stop_task()),
                 (EC2ContainerServiceBackend, "describe_tasks", self._describe_tasks()),
                 (EC2ContainerServiceBackend, "list_tasks", self._list_tasks()),
+                (EC2ContainerServiceResponse, "list_tasks", _list_a_page),
+                (
+                    EC2ContainerServiceResponse,
+                    "describe_tasks",
+                    _telling_what_is_missing(EC2ContainerServiceResponse.describe_tasks),
+                ),
             ):
                 patches.enter_context(replaced(owner, name, value))
             self._wrap_task_starters(patches)
@@ -161,10 +175,12 @@ class TaskLifecycle:
     def _begin(self, backend: EC2ContainerServiceBackend, task: Task) -> None:
         definition: TaskDefinition = backend.describe_task_definition(task.task_definition_arn)
         own_interface = definition.network_mode == "awsvpc"
-        now = utcnow()
+        now = self._clock.now()
         state = task.__dict__
         state.update(
             has_own_interface=own_interface,
+            number=next(self._numbers),
+            pulled={},
             version=0,
             created_at=now,
             cpu=str(definition.cpu or "0"),
@@ -198,7 +214,7 @@ class TaskLifecycle:
             if task.desired_status != desired:
                 return
             pulls = desired == "RUNNING" and task.last_status == "PENDING"
-            if pulls and (problem := _unresolved_secret(backend, task)):
+            if pulls and (problem := _pull_secrets(backend, task)):
                 self._fail(backend, task, problem)
                 return
             self._enter(backend, task, stages[index])
@@ -228,9 +244,10 @@ class TaskLifecycle:
         """Stop a task that could not be started. A service tries again when it has stopped."""
         self._tell_end(task, reason, _FAILED_TO_START)
         service = _service_of(backend, task)
-        if service is not None and service.deployments:
-            deployment: dict[str, Any] = service.deployments[0]
-            deployment["failedTasks"] += 1
+        deployments: list[dict[str, Any]] = service.deployments if service else []
+        for deployment in deployments:
+            if deployment["id"] == task.started_by:
+                deployment["failedTasks"] += 1
         stages = _FAILING[task.__dict__["has_own_interface"]]
         self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
 
@@ -239,12 +256,12 @@ class TaskLifecycle:
         task.desired_status = "STOPPED"
         task.stopped_reason = reason
         state["stop_code"] = code
-        state["stopping_at"] = utcnow()
+        state["stopping_at"] = self._clock.now()
         state["version"] += 1
         self._tell(task)
 
     def _enter(self, backend: EC2ContainerServiceBackend, task: Task, status: str) -> None:
-        now = utcnow()
+        now = self._clock.now()
         state = task.__dict__
         task.last_status = status
         state["version"] += 1
@@ -362,24 +379,11 @@ class TaskLifecycle:
                 network["awsvpcConfiguration"].setdefault("securityGroups", [])
                 kwargs["network_configuration"] = network
             service: Service = original_create(backend, *args, **kwargs)
+            now = lifecycle._clock.now()
+            service.__dict__["created_at"] = now
+            for deployment in service.deployments:
+                deployment.update(createdAt=now, updatedAt=now)
             service.__dict__["deployment"] = _deployment_id(service)
-            service.__dict__["created_at"] = utcnow()
-            lifecycle._reconcile(backend, service.name, service.cluster_name)
-            return service
-
-        def update_service(
-            backend: EC2ContainerServiceBackend, service_properties: dict[str, Any]
-        ) -> Service:
-            properties = dict(service_properties)
-            force = bool(properties.get("force_new_deployment"))
-            cluster = properties.get("cluster", "default")
-            before = backend._get_service(cluster, properties["service"].split("/")[-1])
-            definition = before.task_definition
-            if name := properties.get("task_definition"):
-                properties["task_definition"] = backend.describe_task_definition(name).arn
-            service: Service = original_update(backend, properties)
-            if force or service.task_definition != definition:
-                service.__dict__["deployment"] = f"{_STARTED_BY_SERVICE}{uuid.uuid4().int % 10**19}"
             lifecycle._reconcile(backend, service.name, service.cluster_name)
             return service
 
@@ -388,18 +392,75 @@ class TaskLifecycle:
         ) -> Service:
             service: Service = original_delete(backend, *args, **kwargs)
             service.desired_count = 0
+            service.status = "DRAINING"
             lifecycle._reconcile(backend, service.name, service.cluster_name)
             return service
+
+        def describe_services(
+            backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
+        ) -> tuple[list[Service], list[dict[str, str]]]:
+            services, failures = original_describe(backend, *args, **kwargs)
+            for service in services:
+                lifecycle._count(backend, service)
+            return services, failures
 
         original_create = patches.enter_context(
             replaced(EC2ContainerServiceBackend, "create_service", create_service)
         )
-        original_update = patches.enter_context(
-            replaced(EC2ContainerServiceBackend, "update_service", update_service)
+        patches.enter_context(
+            replaced(
+                EC2ContainerServiceBackend,
+                "update_service",
+                self._update_service(EC2ContainerServiceBackend.update_service),
+            )
         )
         original_delete = patches.enter_context(
             replaced(EC2ContainerServiceBackend, "delete_service", delete_service)
         )
+        original_describe = patches.enter_context(
+            replaced(EC2ContainerServiceBackend, "describe_services", describe_services)
+        )
+
+    def _update_service(self, update: Callable[..., Service]) -> Callable[..., Service]:
+        lifecycle = self
+
+        def update_service(
+            backend: EC2ContainerServiceBackend, service_properties: dict[str, Any]
+        ) -> Service:
+            properties = dict(service_properties)
+            cluster = properties.get("cluster", "default")
+            before = backend._get_service(cluster, properties["service"].split("/")[-1])
+            if before.status != "ACTIVE":
+                raise _ServiceNotActiveError
+            force = bool(properties.pop("force_new_deployment", False))
+            kind = before.deployment_controller["type"]
+            if force and kind == "CODE_DEPLOY":
+                raise InvalidParameterException(
+                    "Cannot force a new deployment on services with a CODE_DEPLOY deployment "
+                    "controller. Use AWS CodeDeploy to trigger a new deployment."
+                )
+            definition = before.task_definition
+            if name := properties.get("task_definition"):
+                properties["task_definition"] = backend.describe_task_definition(name).arn
+            with lifecycle._lock:
+                service: Service = update(backend, properties)
+                if force or service.task_definition != definition:
+                    lifecycle._deploy(service)
+                lifecycle._reconcile(backend, service.name, service.cluster_name)
+            return service
+
+        return update_service
+
+    def _deploy(self, service: Service) -> None:
+        """Make a new primary deployment of a service."""
+        now = self._clock.now()
+        id_ = service.__dict__["deployment"] = _new_deployment_id()
+        # Other controllers than ECS itself have none.
+        if service.deployments:
+            replaced_one = {**service.deployments[0], "status": "ACTIVE"}
+            new = {**replaced_one, "id": id_, "status": "PRIMARY", "failedTasks": 0}
+            new |= {"createdAt": now, "updatedAt": now, "rolloutState": "IN_PROGRESS"}
+            service.deployments = [new, replaced_one, *service.deployments[1:]]
 
     def _reconcile(
         self, backend: EC2ContainerServiceBackend, service_name: str, cluster_name: str
@@ -413,12 +474,7 @@ class TaskLifecycle:
             if service is None:
                 return
             deployment = service.__dict__["deployment"]
-            group = f"service:{service.name}"
-            tasks = [
-                task
-                for task in backend.tasks.get(cluster_name, {}).values()
-                if task.group == group and task.desired_status == "RUNNING"
-            ]
+            tasks = _wanted_tasks(backend, service)
             present = [task for task in tasks if task.started_by == deployment]
             earlier = [task for task in tasks if task.started_by != deployment]
             reason = f"Scaling activity initiated by (deployment {deployment})"
@@ -432,8 +488,43 @@ class TaskLifecycle:
             if len(running) >= service.desired_count:
                 for task in earlier:
                     self._stop(backend, task, reason, "ServiceSchedulerInitiated")
-                earlier = []
-            _count(service, deployment, len(present), len(running), len(earlier))
+            self._count(backend, service)
+
+    def _count(self, backend: EC2ContainerServiceBackend, service: Service) -> None:
+        """Show in the service, and in each of its deployments, what it has by now."""
+        with self._lock:
+            tasks = _wanted_tasks(backend, service)
+            if service.status == "DRAINING" and not _live_tasks(backend, service):
+                service.status = "INACTIVE"
+            running = sum(task.last_status == "RUNNING" for task in tasks)
+            service.running_count = running
+            service.pending_count = len(tasks) - running
+            if not service.deployments:
+                return
+            primary, *others = (_counted(one, tasks) for one in service.deployments)
+            outgoing = [{**one, "status": "ACTIVE"} for one in others if one["desiredCount"]]
+            steady = primary["runningCount"] >= service.desired_count and not outgoing
+            # A deployment that has come to an end stays complete, whatever becomes of its tasks.
+            done = steady or primary["rolloutState"] == "COMPLETED"
+            primary |= {
+                "desiredCount": service.desired_count,
+                "taskDefinition": service.task_definition,
+                "rolloutState": "COMPLETED" if done else "IN_PROGRESS",
+                "rolloutStateReason": f"ECS deployment {primary['id']} "
+                + ("completed." if done else "in progress."),
+            }
+            if primary != service.deployments[0]:
+                primary["updatedAt"] = self._clock.now()
+            service.deployments = [primary, *outgoing]
+
+    def pulled_secrets(self, task_arn: str) -> dict[str, str]:
+        """Return the versions of secrets that a task has pulled, by the secret's ARN."""
+        for _, _, each in ecs_backends.iter_backends():
+            backend: Any = each
+            for tasks in backend.tasks.values():
+                if task_arn in tasks:
+                    return dict(tasks[task_arn].__dict__["pulled"])
+        raise KeyError(task_arn)
 
     def _start_for(
         self, backend: EC2ContainerServiceBackend, service: Service, deployment: str, count: int
@@ -531,42 +622,52 @@ _CANNOT_PULL = (
 )
 
 
-def _unresolved_secret(backend: EC2ContainerServiceBackend, task: Task) -> str | None:
-    """Return, as ECS words it, why a task's containers cannot get their secrets; None if they can.
+def _pull_secrets(backend: EC2ContainerServiceBackend, task: Task) -> str | None:
+    """Get the secrets of a task's containers; return why they cannot be had, as ECS words it.
 
-    The values are looked at, and kept nowhere.
+    The values are looked at and kept nowhere; which versions they are is kept.
     """
     definition: TaskDefinition = backend.describe_task_definition(task.task_definition_arn)
     containers: list[dict[str, Any]] = definition.container_definitions
     for container in containers:
         for secret in container.get("secrets") or []:
             if ":secretsmanager:" in secret["valueFrom"]:
-                problem = _secret_problem(backend.account_id, secret["valueFrom"])
-                if problem:
-                    return _CANNOT_PULL + problem
+                try:
+                    arn, version = _secret_version(backend.account_id, secret["valueFrom"])
+                except ValueError as problem:
+                    return f"{_CANNOT_PULL}{problem}"
+                task.__dict__["pulled"][arn] = version
     return None
 
 
-def _secret_problem(account_id: str, value_from: str) -> str | None:
+def _secret_version(account_id: str, value_from: str) -> tuple[str, str]:
+    """Return the ARN and the version ID of what a container gets.
+
+    Raises
+    ------
+    ValueError
+        It cannot be had; the message says why.
+    """
     parts = value_from.split(":")
     arn, (key, stage, version, *_) = ":".join(parts[:_ARN_PARTS]), [*parts[_ARN_PARTS:], "", "", ""]
     secrets = secretsmanager_backends[account_id][parts[3]]
     try:
         value = secrets.get_secret_value(arn, version, stage or "AWSCURRENT")
     except SecretsManagerClientError as error:
-        return (
+        raise ValueError(
             f"service call has been retried 1 time(s): failed to fetch secret {arn} from secrets "
             f"manager: {error.error_type}: {error.message}"
-        )
-    if not key:
-        return None
-    try:
-        found = key in json.loads(value.get("SecretString") or "")
-    except (TypeError, ValueError):
-        found = False
-    return (
-        None if found else f"retrieved secret from Secrets Manager did not contain json key {key}"
-    )
+        ) from None
+    if key:
+        try:
+            found = key in json.loads(value.get("SecretString") or "")
+        except (TypeError, ValueError):
+            found = False
+        if not found:
+            raise ValueError(
+                f"retrieved secret from Secrets Manager did not contain json key {key}"
+            )
+    return str(value["ARN"]), str(value["VersionId"])
 
 
 def _service_of(backend: EC2ContainerServiceBackend, task: Task) -> Service | None:
@@ -580,33 +681,87 @@ def _family(task: Task) -> str:
     return str(task.task_definition_arn.split("/")[-1].split(":")[0])
 
 
+def _live_tasks(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
+    """Return the tasks of a service that have not stopped yet."""
+    group = f"service:{service.name}"
+    tasks = list(backend.tasks.get(service.cluster_name, {}).values())
+    return [task for task in tasks if task.group == group and task.last_status != "STOPPED"]
+
+
+def _wanted_tasks(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
+    """Return the tasks of a service that are not to stop."""
+    return [task for task in _live_tasks(backend, service) if task.desired_status == "RUNNING"]
+
+
 def _deployment_id(service: Service) -> str:
-    if service.deployments:
-        return str(service.deployments[0]["id"])
-    return f"{_STARTED_BY_SERVICE}{uuid.uuid4().int % 10**19}"
+    return str(service.deployments[0]["id"]) if service.deployments else _new_deployment_id()
 
 
-def _count(service: Service, deployment: str, tasks: int, running: int, earlier: int) -> None:
-    """Show in the service what it has; with tasks of an earlier deployment it is not stable."""
-    done = running == service.desired_count and not earlier
-    service.running_count = running + earlier
-    service.pending_count = tasks - running
-    if not service.deployments:
-        return
-    primary = service.deployments[0]
-    primary.update(
-        id=deployment,
-        taskDefinition=service.task_definition,
-        desiredCount=service.desired_count,
-        runningCount=running,
-        pendingCount=tasks - running,
-        rolloutState="COMPLETED" if done else "IN_PROGRESS",
-        rolloutStateReason=f"ECS deployment {deployment} "
-        + ("completed." if done else "in progress."),
-        updatedAt=utcnow(),
+def _new_deployment_id() -> str:
+    return f"{_STARTED_BY_SERVICE}{uuid.uuid4().int % 10**19:019}"
+
+
+def _counted(deployment: dict[str, Any], tasks: list[Task]) -> dict[str, Any]:
+    """Return a deployment with the numbers of those tasks that are its own."""
+    own = [task for task in tasks if task.started_by == deployment["id"]]
+    running = sum(task.last_status == "RUNNING" for task in own)
+    return {
+        **deployment,
+        "desiredCount": len(own),
+        "runningCount": running,
+        "pendingCount": len(own) - running,
+    }
+
+
+class _ServiceNotActiveError(ECSException):
+    """A service that is being deleted, or has been, is to be changed."""
+
+    def __init__(self) -> None:
+        super().__init__("ServiceNotActiveException", "Service was not ACTIVE.")
+
+
+def _telling_what_is_missing(
+    describe: Callable[[EC2ContainerServiceResponse], ActionResult],
+) -> Callable[[EC2ContainerServiceResponse], ActionResult]:
+    def describe_tasks(response: EC2ContainerServiceResponse) -> ActionResult:
+        answer: Any = describe(response).result
+        known = {task.task_arn.rpartition("/")[2]: task.task_arn for task in answer["tasks"]}
+        failures = [
+            {"arn": asked, "reason": "MISSING"}
+            for asked in response._get_param("tasks", [])
+            if asked not in known and asked not in known.values()
+        ]
+        return ActionResult({**answer, "failures": failures})
+
+    return describe_tasks
+
+
+def _list_a_page(response: EC2ContainerServiceResponse) -> ActionResult:
+    """Answer ListTasks. moto reads neither what it says of pages nor the launch type."""
+    found = response.ecs_backend.list_tasks(
+        response._get_param("cluster", "default"),
+        response._get_param("containerInstance"),
+        response._get_param("family"),
+        response._get_param("startedBy"),
+        response._get_param("serviceName"),
+        response._get_param("desiredStatus"),
     )
-    outgoing = {**primary, "status": "ACTIVE", "id": "ecs-svc/0", "runningCount": earlier}
-    service.deployments = [primary, *([outgoing] if earlier else [])]
+    size = response._get_int_param("maxResults", _MOST_TASKS)
+    if not 1 <= size <= _MOST_TASKS:
+        raise InvalidParameterException(f"maxResults must be between 1 and {_MOST_TASKS}.")
+    launch_type = response._get_param("launchType")
+    # A task keeps its number when others leave the list, so that no page skips one.
+    last = int(response._get_param("nextToken") or 0)
+    tasks = [
+        task
+        for task in found
+        if task.__dict__["number"] > last and launch_type in (None, task.launch_type)
+    ]
+    page = tasks[:size]
+    answer: dict[str, Any] = {"taskArns": [task.task_arn for task in page]}
+    if len(tasks) > size:
+        answer["nextToken"] = str(page[-1].__dict__["number"])
+    return ActionResult(answer)
 
 
 def _containers(task: Task, definition: TaskDefinition) -> list[dict[str, Any]]:
@@ -686,12 +841,8 @@ def task_detail(task: Task) -> dict[str, Any]:
     }
     for name, attribute in optional.items():
         if value := state.get(attribute):
-            detail[name] = _timestamp(value) if isinstance(value, datetime.datetime) else value
+            detail[name] = as_text(value) if isinstance(value, datetime.datetime) else value
     return detail
-
-
-def _timestamp(moment: datetime.datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 __all__ = ["TaskLifecycle", "task_detail"]

@@ -2,8 +2,8 @@
 
 moto matches events and keeps rules, but starts no state machine, retries nothing, knows no
 dead-letter queue, lets disabled rules fire, and takes a rule with a schedule for one that matches
-every event. Delivery here is what AWS's is: at least once, unordered, retried, and in the end put
-into the dead-letter queue with the reason
+every event (``local.cloud.schedules`` fires those). Delivery here is what AWS's is: at least once,
+unordered, retried, and in the end put into the dead-letter queue with the reason
 (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html).
 """
 
@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.events.models import UNDEFINED, EventPattern, Rule, events_backends
 from moto.utilities.arns import parse_arn
 
+from local.cloud.clock import CloudClock
 from local.cloud.cloudformation_types import ClientFactory
 from local.cloud.patching import replaced
 from local.cloud.scheduling import Scheduler
@@ -71,8 +72,11 @@ class _Delivery:
 class EventDelivery:
     """Delivers the events of one cloud. Use it as ``with delivery.connected():``."""
 
-    def __init__(self, *, client: ClientFactory, account: str, region: str) -> None:
+    def __init__(
+        self, *, client: ClientFactory, account: str, region: str, clock: CloudClock
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._account = account
         self._region = region
         self._scheduler = Scheduler("event-delivery")
@@ -112,7 +116,7 @@ class EventDelivery:
             "detail-type": detail_type,
             "source": source,
             "account": self._account,
-            "time": time.time(),
+            "time": self._clock.time(),
             "region": self._region,
             "resources": resources,
             "detail": detail,
@@ -123,10 +127,13 @@ class EventDelivery:
 
     def _deliver_all(self, rule: Rule, message: Event) -> None:
         event: Any = _as_aws_writes_it(message)
-        if not rule.state.startswith("ENABLED") or not rule.event_pattern.matches_event(event):
-            return
+        if rule.state.startswith("ENABLED") and rule.event_pattern.matches_event(event):
+            self.deliver(rule, event)
+
+    def deliver(self, rule: Rule, event: Event) -> None:
+        """Send an event to the targets of a rule, whether it matches or not."""
         for target in list(rule.targets):
-            self._submit(_Delivery(rule, target, copy.deepcopy(event)))
+            self._submit(_Delivery(rule, target, _as_aws_writes_it(copy.deepcopy(event))))
 
     def _submit(self, delivery: _Delivery) -> None:
         if self._pool is not None:

@@ -23,6 +23,7 @@ from moto.awslambda_simple.models import LambdaSimpleBackend, lambda_simple_back
 from moto.core.config import default_user_config
 from moto.logs.models import LogsBackend, logs_backends
 
+from local.cloud.clock import CloudClock
 from local.cloud.lambda_runtime import (
     Function,
     Invocation,
@@ -52,6 +53,8 @@ class LambdaFunctions:
         environment: Mapping[str, str],
         extra_environment: Mapping[str, str],
         max_workers_per_function: int,
+        clock: CloudClock,
+        function_clock: str | None,
     ) -> None:
         self._runtime = LambdaRuntime(
             workdir=workdir,
@@ -59,6 +62,8 @@ class LambdaFunctions:
             extra_environment=extra_environment,
             max_workers_per_function=max_workers_per_function,
             log_sink=self._write_log,
+            clock=clock,
+            function_clock=function_clock,
         )
         self._log_lock = threading.Lock()
         self._lines: deque[tuple[str, int, str]] = deque(maxlen=_RECORDS_KEPT)

@@ -34,6 +34,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from local.cloud.clock import CloudClock
+
 _LOG = logging.getLogger(__name__)
 
 # What AWS's Python runtime holds besides the standard library.
@@ -120,7 +122,8 @@ class LambdaRuntime:
     """All sandboxes of one cloud.
 
     ``workdir`` holds the unpacked code. ``base_environment`` is what every sandbox gets besides
-    the function's own variables; ``extra_environment`` wins over both.
+    the function's own variables; ``extra_environment`` wins over both. ``function_clock`` is the
+    function of the code, as ``module:name``, that is to tell the time of ``clock``.
     """
 
     def __init__(
@@ -131,12 +134,21 @@ class LambdaRuntime:
         extra_environment: Mapping[str, str],
         max_workers_per_function: int,
         log_sink: LogSink,
+        clock: CloudClock,
+        function_clock: str | None,
     ) -> None:
         self._workdir = workdir
         self._base_environment = dict(base_environment)
         self._extra_environment = dict(extra_environment)
         self._max_workers = max_workers_per_function
         self._log_sink = log_sink
+        self._clock: dict[str, Any] | None = None
+        if function_clock is not None and clock.speed != 1:
+            self._clock = {
+                "function": function_clock,
+                "started": clock.started,
+                "speed": clock.speed,
+            }
         self._lock = threading.Lock()
         self._pools: dict[str, _Pool] = {}
         self._hosts: dict[str, _SandboxHost] = {}
@@ -229,7 +241,7 @@ class LambdaRuntime:
             self._raise_if_stopped()
             host = self._hosts.get(function.code_sha256)
             if host is None or not host.is_alive():
-                host = _SandboxHost(self._workdir, function.code_sha256, function.code)
+                host = _SandboxHost(self._workdir, function.code_sha256, function.code, self._clock)
                 self._hosts[function.code_sha256] = host
         # Outside the lock: importing takes a second, and another asset's need not wait for it.
         host.start()
@@ -669,7 +681,10 @@ class _RuntimeApiHandler(BaseHTTPRequestHandler):
 class _SandboxHost:
     """The process that forks the sandboxes of one code asset: ``local/cloud/lambda_sandbox.py``."""
 
-    def __init__(self, workdir: Path, code_sha256: str, code: bytes) -> None:
+    def __init__(
+        self, workdir: Path, code_sha256: str, code: bytes, clock: dict[str, Any] | None
+    ) -> None:
+        self._clock = clock
         self.task_root = workdir / "code" / code_sha256
         self.runtime_root = workdir / "runtime"
         self._code = code
@@ -719,7 +734,12 @@ class _SandboxHost:
     ) -> None:
         """Start the process of ``sandbox``, writing to the descriptor ``output``."""
         id_ = uuid.uuid4().hex
-        request = {"id": id_, "handler": handler, "environment": dict(environment)}
+        request = {
+            "id": id_,
+            "handler": handler,
+            "environment": dict(environment),
+            "clock": self._clock,
+        }
         with self._answered:
             self._sandboxes[id_] = sandbox
             self._ids[sandbox] = id_

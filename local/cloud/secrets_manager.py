@@ -3,10 +3,12 @@
 The controller relies on Secrets Manager to let exactly one of two writers win, on versions that
 never change once written, and on the rules by which labels move. moto gets these wrong: it
 overwrites a version labelled AWSPENDING, loses labels of the version that stops being current,
-goes on serving the old value after ``UpdateSecretVersionStage``, and checks and writes in two
-steps. The rules below follow
-https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html and
-https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html.
+goes on serving the old value after ``UpdateSecretVersionStage``, checks and writes in two steps,
+and does not answer ``BatchGetSecretValue`` if one of the secrets has no value. The rules below
+follow
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html,
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html and
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+from moto.secretsmanager import models
 from moto.secretsmanager.exceptions import (
     InvalidParameterException,
     InvalidRequestException,
@@ -26,10 +30,14 @@ from moto.secretsmanager.exceptions import (
     ResourceExistsException,
     ResourceNotFoundException,
     SecretNotFoundException,
+    SecretsManagerClientError,
     SecretStageVersionMismatchException,
+    ValidationException,
 )
 from moto.secretsmanager.models import FakeSecret, ReplicaSecret, SecretsManagerBackend
+from moto.secretsmanager.responses import SecretsManagerResponse
 
+from local.cloud.clock import CloudClock
 from local.cloud.patching import replaced
 
 _CURRENT = "AWSCURRENT"
@@ -39,14 +47,22 @@ _MARKED = "You can't perform this operation on the secret because it was marked 
 # Reads and writes of one call belong together: of two racing writers exactly one may win.
 _lock = threading.RLock()
 
+# Stands in for the module ``time``, here and in moto.
+_time = SimpleNamespace(time=time.time)
+
 
 @contextmanager
-def corrected_secrets_manager() -> Iterator[None]:
+def corrected_secrets_manager(clock: CloudClock | None = None) -> Iterator[None]:
     """Make moto's Secrets Manager keep versions and labels as AWS does, within the context.
 
-    Works around a moto server, and in or around ``mock_aws()``.
+    Works around a moto server, and in or around ``mock_aws()``. Without a ``clock`` the time is
+    ours.
     """
+    clock = clock or CloudClock()
     replacements: dict[str, Callable[..., Any]] = {
+        "batch_get_secret_value": _batch_get_secret_value(
+            SecretsManagerBackend.batch_get_secret_value
+        ),
         "create_secret": _create_secret,
         "get_secret_value": _get_secret_value,
         "list_secret_version_ids": _list_secret_version_ids,
@@ -64,6 +80,11 @@ def corrected_secrets_manager() -> Iterator[None]:
         patches.enter_context(
             replaced(FakeSecret, "_form_version_ids_to_stages", _labelled_versions)
         )
+        patches.enter_context(
+            replaced(SecretsManagerResponse, "list_secret_version_ids", _answer_with_versions)
+        )
+        patches.enter_context(replaced(_time, "time", clock.time))
+        patches.enter_context(replaced(models, "time", _time))
         yield
 
 
@@ -151,7 +172,7 @@ def _update_secret(  # noqa: PLR0917 - moto's signature
         description=secret.description if description is None else description,
         tags=secret.tags,
         kms_key_id=kms_key_id,
-        last_changed_date=int(time.time()),
+        last_changed_date=int(_time.time()),
     )
     return secret.to_short_dict(include_version_id=has_value)
 
@@ -229,7 +250,49 @@ def _update_secret_version_stage(
     return secret.arn, secret.name
 
 
-def _list_secret_version_ids(self: SecretsManagerBackend, secret_id: str) -> str:
+_MOST_SECRETS = 20
+
+
+def _batch_get_secret_value(for_filters: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operation for a list of secrets; moto's own does for filters."""
+
+    def batch_get_secret_value(
+        self: SecretsManagerBackend,
+        secret_id_list: list[str] | None = None,
+        filters: list[dict[str, Any]] | None = None,
+        max_results: int | None = None,
+        next_token: str | None = None,
+    ) -> Any:
+        if not secret_id_list or filters or max_results:
+            return for_filters(self, secret_id_list, filters, max_results, next_token)
+        if len(secret_id_list) > _MOST_SECRETS:
+            raise ValidationException(
+                "1 validation error detected: Value at 'secretIdList' failed to satisfy "
+                f"constraint: Member must have length less than or equal to {_MOST_SECRETS}"
+            )
+        values: list[dict[str, Any]] = []
+        errors: list[dict[str, str]] = []
+        for secret_id in secret_id_list:
+            try:
+                values.append(_get_secret_value(self, secret_id, None, None))
+            except SecretsManagerClientError as error:
+                errors.append(
+                    {
+                        "SecretId": secret_id,
+                        "ErrorCode": str(error.error_type),
+                        "Message": str(error.message),
+                    }
+                )
+        return values, errors, None
+
+    return batch_get_secret_value
+
+
+def _list_secret_version_ids(
+    self: SecretsManagerBackend,
+    secret_id: str,
+    include_deprecated: bool = False,  # noqa: FBT001, FBT002 - as moto has flags
+) -> str:
     found = self.secrets.get(secret_id)
     if found is None:
         raise SecretNotFoundException
@@ -237,13 +300,20 @@ def _list_secret_version_ids(self: SecretsManagerBackend, secret_id: str) -> str
         {
             "CreatedDate": version["createdate"],
             "VersionId": version_id,
-            "VersionStages": _labels(version),
+            # One that is deprecated has none, and AWS leaves the field out.
+            **({"VersionStages": list(_labels(version))} if _labels(version) else {}),
         }
         for version_id, version in found.versions.items()
-        # A version without a label is deprecated, and listed on request only.
-        if _labels(version)
+        if _labels(version) or include_deprecated
     ]
     return json.dumps({"ARN": found.arn, "Name": found.name, "Versions": versions})
+
+
+def _answer_with_versions(self: SecretsManagerResponse) -> str:
+    # moto does not read the flag from the request.
+    deprecated = bool(self._get_param("IncludeDeprecated"))
+    with _lock:
+        return _list_secret_version_ids(self.backend, self._get_param("SecretId"), deprecated)
 
 
 def _labelled_versions(self: FakeSecret) -> dict[str, list[str]]:
@@ -275,14 +345,14 @@ def _write_version(
     first = not any(_is_written(other) for other in secret.versions.values())
     version = secret.versions.setdefault(
         version_id,
-        {"createdate": int(time.time()), "version_id": version_id, "version_stages": []},
+        {"createdate": int(_time.time()), "version_id": version_id, "version_stages": []},
     )
     for key, value in (("secret_string", secret_string), ("secret_binary", secret_binary)):
         if value is not None:
             version[key] = value
     for label in [*labels, *([_CURRENT] if first and _CURRENT not in labels else [])]:
         _attach(secret, label, version_id)
-    secret.last_changed_date = int(time.time())
+    secret.last_changed_date = int(_time.time())
 
 
 def _attach(secret: FakeSecret, label: str, version_id: str) -> None:

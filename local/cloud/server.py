@@ -28,12 +28,14 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+from local.cloud.clock import CloudClock
 from local.cloud.cloudformation import CloudFormation
 from local.cloud.custom_resources import RESPONSE_PATH, PendingResponses
 from local.cloud.ecs import TaskLifecycle
 from local.cloud.events import EventDelivery
 from local.cloud.lambda_functions import LambdaFunctions
 from local.cloud.patching import environment_variable
+from local.cloud.schedules import ScheduledRules
 from local.cloud.secrets_manager import corrected_secrets_manager
 from local.cloud.step_functions import corrected_step_functions
 
@@ -68,6 +70,12 @@ class LocalCloud:
         How many events one function handles at the same time; more wait.
     task_stage_seconds
         How long an ECS task stays in each stage of its life.
+    speed
+        How much faster than ours the cloud's clock goes: with 60, what takes a minute of waiting
+        on AWS takes a second. See ``CloudClock``.
+    function_clock
+        The function, as ``module:name``, that the code of Lambda functions asks for the time; it
+        tells the cloud's. The code must not ask anybody else.
 
     Raises
     ------
@@ -88,16 +96,21 @@ class LocalCloud:
         lambda_environment: Mapping[str, str] | None = None,
         max_workers_per_function: int = 4,
         task_stage_seconds: float = 0.03,
+        speed: float = 1.0,
+        function_clock: str | None = None,
     ) -> None:
         self._workdir = Path(workdir)
         self._port = port
         self._lambda_environment = dict(lambda_environment or {})
         self._max_workers = max_workers_per_function
         self._task_stage_seconds = task_stage_seconds
+        self._function_clock = function_clock
+        self.clock = CloudClock(speed)
         self._parts: ExitStack | None = None
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()
         self._functions: LambdaFunctions | None = None
+        self._tasks: TaskLifecycle | None = None
         self.endpoint = ""
 
     def __enter__(self) -> Self:
@@ -194,6 +207,15 @@ class LocalCloud:
         """Start one sandbox of each of these Lambda functions, concurrently, and wait for them."""
         self._lambda.prewarm(list(function_names), self.account, self.region)
 
+    def pulled_secrets(self, task_arn: str) -> dict[str, str]:
+        """Return which versions of secrets an ECS task has in its containers, by the secret's ARN.
+
+        On AWS only the log of Secrets Manager's calls could tell.
+        """
+        if self._tasks is None:
+            raise RuntimeError("The local cloud has not been started.")
+        return self._tasks.pulled_secrets(task_arn)
+
     @property
     def _lambda(self) -> LambdaFunctions:
         if self._functions is None:
@@ -204,6 +226,7 @@ class LocalCloud:
         """Build the cloud up; ``parts`` takes it down again, in the reverse order."""
         listener = _listen(self._port)
         parts.callback(listener.close)
+        self.clock = clock = CloudClock(self.clock.speed)
         self.endpoint = f"http://localhost:{listener.getsockname()[1]}"
         with self._clients_lock:
             self._clients = {}
@@ -220,18 +243,26 @@ class LocalCloud:
         responses = PendingResponses(self.endpoint)
         # Up before and down after all that sends requests to it; nobody else knows it yet.
         parts.enter_context(_serving(_Application(responses), listener))
-        parts.enter_context(corrected_secrets_manager())
+        parts.enter_context(corrected_secrets_manager(clock))
         functions = self._functions = LambdaFunctions(
             workdir=private,
             environment={**self.environment, "HOME": str(private)},
             extra_environment=self._lambda_environment,
             max_workers_per_function=self._max_workers,
+            clock=clock,
+            function_clock=self._function_clock,
         )
         parts.enter_context(functions.connected())
-        parts.enter_context(corrected_step_functions())
-        delivery = EventDelivery(client=self.client, account=self.account, region=self.region)
+        parts.enter_context(corrected_step_functions(clock))
+        delivery = EventDelivery(
+            client=self.client, account=self.account, region=self.region, clock=clock
+        )
         parts.enter_context(delivery.connected())
-        lifecycle = TaskLifecycle(publish=delivery.publish, stage_seconds=self._task_stage_seconds)
+        schedules = ScheduledRules(deliver=delivery.deliver, clock=clock)
+        parts.enter_context(schedules.connected())
+        lifecycle = self._tasks = TaskLifecycle(
+            publish=delivery.publish, stage_seconds=self._task_stage_seconds, clock=clock
+        )
         parts.enter_context(lifecycle.connected())
         cloudformation = CloudFormation(
             client=self.client, responses=responses, invoke=functions.invoke

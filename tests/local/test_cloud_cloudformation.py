@@ -459,6 +459,72 @@ def test_a_rule_with_its_target_queue_policy_and_alarm_is_created_updated_and_de
         stack.cloud.client("events").describe_rule(Name=ids["Rule"])
 
 
+def test_a_rule_with_a_schedule_is_deployed_and_changed(stack: Stack) -> None:
+    def resources(rate: str, state: str, target_input: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        target = {
+            "Id": "t",
+            "Arn": {"Ref": "Machine"},
+            "RoleArn": ROLE,
+            "Input": json.dumps(target_input),
+        }
+        schedule = {"ScheduleExpression": rate, "State": state, "Targets": [target]}
+        return {
+            "Machine": machine("One"),
+            "Rule": {"Type": "AWS::Events::Rule", "Properties": schedule},
+        }
+
+    events = stack.cloud.client("events")
+    deployments: list[tuple[str, str, dict[str, Any]]] = [
+        ("rate(5 minutes)", "ENABLED", {}),
+        ("rate(30 days)", "ENABLED", {"services": "all"}),
+        ("rate(30 days)", "DISABLED", {"services": "all"}),
+    ]
+    for number, (rate, state, target_input) in enumerate(deployments):
+        deploy = stack.update if number else stack.create
+        assert deploy(resources(rate, state, target_input)).endswith("_COMPLETE")
+        name = stack.physical_ids()["Rule"]
+        rule = events.describe_rule(Name=name)
+        (target,) = events.list_targets_by_rule(Rule=name)["Targets"]
+        assert (rule["ScheduleExpression"], rule["State"]) == (rate, state)
+        assert "EventPattern" not in rule
+        assert json.loads(target["Input"]) == target_input
+    name = stack.physical_ids()["Rule"]
+    stack.delete()
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        events.describe_rule(Name=name)
+
+
+def test_a_policy_of_its_own_is_attached_to_its_role_changed_and_removed(stack: Stack) -> None:
+    trust = {"Effect": "Allow", "Principal": {"Service": "x"}, "Action": "sts:AssumeRole"}
+    role = {
+        "Type": "AWS::IAM::Role",
+        "Properties": {"AssumeRolePolicyDocument": {"Statement": [trust]}},
+    }
+
+    def resources(action: str) -> dict[str, dict[str, Any]]:
+        # The policy needs what needs the role, so it can not be a part of either.
+        statement = {"Effect": "Allow", "Action": action, "Resource": {"Ref": "Machine"}}
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        policy = {"PolicyName": "Starts", "PolicyDocument": document, "Roles": [{"Ref": "Role"}]}
+        return {
+            "Policy": {"Type": "AWS::IAM::Policy", "Properties": policy},
+            "Role": role,
+            "Machine": machine("One"),
+        }
+
+    iam = stack.cloud.client("iam")
+    for number, action in enumerate(("states:StartExecution", "states:StopExecution")):
+        deploy = stack.update if number else stack.create
+        assert deploy(resources(action)).endswith("_COMPLETE")
+        ids = stack.physical_ids()
+        found = iam.get_role_policy(RoleName=ids["Role"], PolicyName="Starts")["PolicyDocument"]
+        assert found["Statement"] == [
+            {"Effect": "Allow", "Action": action, "Resource": ids["Machine"]}
+        ]
+    assert stack.update({"Role": role}) == "UPDATE_COMPLETE"
+    assert iam.list_role_policies(RoleName=stack.physical_ids()["Role"])["PolicyNames"] == []
+
+
 def test_a_deployed_service_runs_its_tasks(stack: Stack) -> None:
     subnet = stack.cloud.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
     network = {"AwsvpcConfiguration": {"Subnets": [subnet], "AssignPublicIp": "ENABLED"}}

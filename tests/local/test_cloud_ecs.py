@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from local.cloud import LocalCloud
 from local.cloud.waiting import until
+from tests.local.ecs_stages import standing_still
 
 STARTING = ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING"]
 STOPPING = ["RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"]
@@ -138,6 +140,15 @@ def test_a_stopped_task_stays_describable(cloud: LocalCloud) -> None:
     assert (found["stopCode"], "stoppedAt" in found) == ("UserInitiated", True)
 
 
+def test_a_task_that_ecs_does_not_know_is_told_beside_the_others(cloud: LocalCloud) -> None:
+    task = run_task(cloud)
+    absent = task.replace("/c/", "/c/0")
+    asked = [task.rpartition("/")[2], absent]
+    answer = cloud.client("ecs").describe_tasks(cluster="c", tasks=asked)
+    assert [found["taskArn"] for found in answer["tasks"]] == [task]
+    assert answer["failures"] == [{"arn": absent, "reason": "MISSING"}]
+
+
 def test_a_task_stopped_while_it_starts_never_runs(cloud: LocalCloud, events: Events) -> None:
     task = run_task(cloud)
     cloud.client("ecs").stop_task(cluster="c", task=task)
@@ -180,22 +191,31 @@ def test_listing_tasks_shows_those_that_are_to_run_unless_asked_otherwise(
     assert stopped["taskArns"] == [task]
 
 
-@pytest.fixture
-def service(cloud: LocalCloud) -> Iterator[str]:
-    ecs = cloud.client("ecs")
-    ecs.create_service(
+def create_service(
+    cloud: LocalCloud, name: str, *, definition: str = "web", count: int = 1, **more: Any
+) -> None:
+    cloud.client("ecs").create_service(
         cluster="c",
-        serviceName="s",
-        taskDefinition="web",
-        desiredCount=2,
+        serviceName=name,
+        taskDefinition=definition,
+        desiredCount=count,
         launchType="FARGATE",
         networkConfiguration=network(cloud),
-        propagateTags="SERVICE",
-        tags=[{"key": "of", "value": "service"}],
+        **more,
     )
+
+
+def delete_service(cloud: LocalCloud, name: str) -> None:
+    cloud.client("ecs").delete_service(cluster="c", service=name, force=True)
+    until(lambda: not tasks_of(cloud, name), what="the service has no tasks")
+
+
+@pytest.fixture
+def service(cloud: LocalCloud) -> Iterator[str]:
+    tags = [{"key": "of", "value": "service"}]
+    create_service(cloud, "s", count=2, propagateTags="SERVICE", tags=tags)
     yield "s"
-    ecs.delete_service(cluster="c", service="s", force=True)
-    until(lambda: not tasks_of(cloud, "s"), what="the service has no tasks")
+    delete_service(cloud, "s")
 
 
 def tasks_of(cloud: LocalCloud, service: str) -> list[str]:
@@ -203,8 +223,14 @@ def tasks_of(cloud: LocalCloud, service: str) -> list[str]:
     return arns
 
 
+def service_of(cloud: LocalCloud, service: str) -> dict[str, Any]:
+    answer = cloud.client("ecs").describe_services(cluster="c", services=[service])
+    found: dict[str, Any] = answer["services"][0]
+    return found
+
+
 def stable(cloud: LocalCloud, service: str) -> bool:
-    found = cloud.client("ecs").describe_services(cluster="c", services=[service])["services"][0]
+    found = service_of(cloud, service)
     return len(found["deployments"]) == 1 and found["runningCount"] == found["desiredCount"]
 
 
@@ -215,6 +241,24 @@ def test_a_service_starts_its_tasks_with_its_tags(cloud: LocalCloud, service: st
     found = described(cloud, tasks[0], include=["TAGS"])
     assert found["tags"] == [{"key": "of", "value": "service"}]
     assert found["group"] == "service:s"
+
+
+@pytest.mark.parametrize(
+    ("propagate", "expected"),
+    [
+        ({"propagateTags": "TASK_DEFINITION"}, {"from": "definition", "both": "definition"}),
+        ({"propagateTags": "NONE"}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_task_of_a_service_has_the_tags_that_the_service_propagates(
+    cloud: LocalCloud, propagate: dict[str, Any], expected: dict[str, str]
+) -> None:
+    create_service(cloud, "tagged", tags=[{"key": "of", "value": "service"}], **propagate)
+    (task,) = tasks_of(cloud, "tagged")
+    tags = described(cloud, task, include=["TAGS"])["tags"]
+    assert {tag["key"]: tag["value"] for tag in tags} == expected
+    delete_service(cloud, "tagged")
 
 
 def test_a_service_replaces_a_task_that_stops(cloud: LocalCloud, service: str) -> None:
@@ -362,20 +406,11 @@ def test_a_task_whose_secret_does_not_exist_fails_to_start(cloud: LocalCloud) ->
 
 
 def test_a_service_tries_again_until_the_secret_is_there(cloud: LocalCloud) -> None:
-    ecs = cloud.client("ecs")
     arn = secret_of(cloud, "comes-later")
-    ecs.create_service(
-        cluster="c",
-        serviceName="patient",
-        taskDefinition=needing(cloud, f"{arn}:token::"),
-        desiredCount=1,
-        launchType="FARGATE",
-        networkConfiguration=network(cloud),
-    )
+    create_service(cloud, "patient", definition=needing(cloud, f"{arn}:token::"))
 
     def failed() -> int:
-        found = ecs.describe_services(cluster="c", services=["patient"])["services"][0]
-        return int(found["deployments"][0]["failedTasks"])
+        return int(service_of(cloud, "patient")["deployments"][0]["failedTasks"])
 
     until(lambda: failed() > 1, what="two tasks have failed to start")
     assert not stable(cloud, "patient")
@@ -384,10 +419,203 @@ def test_a_service_tries_again_until_the_secret_is_there(cloud: LocalCloud) -> N
 
     (task,) = tasks_of(cloud, "patient")
     assert described(cloud, task)["lastStatus"] == "RUNNING"
-    ecs.delete_service(cluster="c", service="patient", force=True)
+    delete_service(cloud, "patient")
 
 
 def test_a_service_says_when_it_was_created(cloud: LocalCloud, service: str) -> None:
-    found = cloud.client("ecs").describe_services(cluster="c", services=[service])["services"][0]
+    found = service_of(cloud, service)
     started = [described(cloud, task)["createdAt"] for task in tasks_of(cloud, service)]
     assert found["createdAt"] <= min(started)
+
+
+# Lists of tasks, page by page.
+
+
+def test_tasks_are_listed_page_by_page(cloud: LocalCloud) -> None:
+    ecs = cloud.client("ecs")
+    started = [run_task(cloud, startedBy="pages") for _ in range(5)]
+    pages: list[list[str]] = []
+    more: dict[str, str] = {}
+    while True:
+        answer = ecs.list_tasks(cluster="c", startedBy="pages", maxResults=2, **more)
+        pages.append(answer["taskArns"])
+        if "nextToken" not in answer:
+            break
+        more = {"nextToken": answer["nextToken"]}
+        # One that leaves the list meanwhile takes no other one with it.
+        ecs.stop_task(cluster="c", task=pages[0][0])
+    assert pages == [started[0:2], started[2:4], started[4:]]
+
+
+def test_a_page_has_a_hundred_tasks_unless_asked_for_fewer(cloud: LocalCloud) -> None:
+    ecs = cloud.client("ecs")
+    ecs.create_cluster(clusterName="large")
+    for _ in range(11):
+        ecs.run_task(
+            cluster="large",
+            taskDefinition="web",
+            count=10,
+            launchType="FARGATE",
+            networkConfiguration=network(cloud),
+        )
+    first = ecs.list_tasks(cluster="large")
+    rest = ecs.list_tasks(cluster="large", nextToken=first["nextToken"])
+    assert (len(first["taskArns"]), len(rest["taskArns"])) == (100, 10)
+    assert "nextToken" not in rest
+    for number in (0, 101):
+        with pytest.raises(ecs.exceptions.InvalidParameterException):
+            ecs.list_tasks(cluster="large", maxResults=number)
+
+
+def test_a_task_that_drains_is_listed_with_the_stopped_ones_and_stays_there(
+    cloud: LocalCloud,
+) -> None:
+    ecs = cloud.client("ecs")
+    task = run_task(cloud, startedBy="draining")
+    reach(cloud, task, "RUNNING")
+
+    def listed(status: str) -> list[str]:
+        answer = ecs.list_tasks(cluster="c", startedBy="draining", desiredStatus=status)
+        arns: list[str] = answer["taskArns"]
+        return arns
+
+    with standing_still(cloud):
+        ecs.stop_task(cluster="c", task=task)
+        assert described(cloud, task)["lastStatus"] == "RUNNING"
+        assert [listed(status) for status in ("RUNNING", "PENDING", "STOPPED")] == [[], [], [task]]
+    reach(cloud, task, "STOPPED")
+    assert listed("STOPPED") == [task]
+
+
+# Deployments of services.
+
+DEPLOYMENT = ("status", "rolloutState", "desiredCount", "pendingCount", "runningCount")
+
+
+def deployments(cloud: LocalCloud, service: str) -> list[tuple[Any, ...]]:
+    found = service_of(cloud, service)["deployments"]
+    return [tuple(deployment[field] for field in DEPLOYMENT) for deployment in found]
+
+
+def test_a_service_shows_its_deployment_until_that_is_complete_and_then(
+    cloud: LocalCloud,
+) -> None:
+    with standing_still(cloud):
+        create_service(cloud, "shown", count=2)
+        found = service_of(cloud, "shown")
+        assert found["status"] == "ACTIVE"
+        assert found["deploymentController"] == {"type": "ECS"}
+        assert (found["runningCount"], found["pendingCount"]) == (0, 2)
+        assert found["deployments"][0]["createdAt"] == found["createdAt"]
+        assert deployments(cloud, "shown") == [("PRIMARY", "IN_PROGRESS", 2, 2, 0)]
+    until(lambda: stable(cloud, "shown"), what="the service is stable")
+    assert deployments(cloud, "shown") == [("PRIMARY", "COMPLETED", 2, 0, 2)]
+    delete_service(cloud, "shown")
+
+
+def test_the_tasks_of_a_service_say_which_deployment_has_started_them(
+    cloud: LocalCloud, service: str
+) -> None:
+    until(lambda: stable(cloud, service), what="the service is stable")
+    id_ = service_of(cloud, service)["deployments"][0]["id"]
+    assert id_.startswith("ecs-svc/")
+    assert {described(cloud, task)["startedBy"] for task in tasks_of(cloud, service)} == {id_}
+
+
+def test_a_forced_deployment_is_the_primary_one_and_the_one_before_stays_until_it_is_replaced(
+    cloud: LocalCloud, service: str
+) -> None:
+    until(lambda: stable(cloud, service), what="the service is stable")
+    (before,) = service_of(cloud, service)["deployments"]
+    # ECS tells milliseconds.
+    moment = datetime.fromisoformat(cloud.clock.text())
+    with standing_still(cloud):
+        answer = cloud.client("ecs").update_service(
+            cluster="c", service=service, forceNewDeployment=True
+        )
+        assert deployments(cloud, service) == [
+            ("PRIMARY", "IN_PROGRESS", 2, 2, 0),
+            ("ACTIVE", "COMPLETED", 2, 0, 2),
+        ]
+        primary, active = answer["service"]["deployments"]
+        assert primary["createdAt"] >= moment >= before["createdAt"]
+        assert primary["id"] != before["id"]
+        same = ("id", "createdAt", "taskDefinition")
+        assert [active[field] for field in same] == [before[field] for field in same]
+        assert not stable(cloud, service)
+    until(lambda: stable(cloud, service), what="the new deployment is complete")
+    (after,) = service_of(cloud, service)["deployments"]
+    assert (after["id"], after["createdAt"]) == (primary["id"], primary["createdAt"])
+    assert deployments(cloud, service) == [("PRIMARY", "COMPLETED", 2, 0, 2)]
+
+
+def test_a_deployment_can_overtake_another_one(cloud: LocalCloud, service: str) -> None:
+    until(lambda: stable(cloud, service), what="the service is stable")
+    with standing_still(cloud):
+        for _ in range(2):
+            cloud.client("ecs").update_service(
+                cluster="c", service=service, forceNewDeployment=True
+            )
+        statuses = [one["status"] for one in service_of(cloud, service)["deployments"]]
+        assert statuses == ["PRIMARY", "ACTIVE", "ACTIVE"]
+    until(lambda: stable(cloud, service), what="the last deployment is complete")
+    (last,) = service_of(cloud, service)["deployments"]
+    started_by = {described(cloud, task)["startedBy"] for task in tasks_of(cloud, service)}
+    assert started_by == {last["id"]}
+
+
+def test_a_task_that_stops_leaves_the_deployment_complete(cloud: LocalCloud, service: str) -> None:
+    until(lambda: stable(cloud, service), what="the service is stable")
+    with standing_still(cloud):
+        cloud.client("ecs").stop_task(cluster="c", task=tasks_of(cloud, service)[0])
+        assert deployments(cloud, service) == [("PRIMARY", "COMPLETED", 2, 0, 1)]
+        found = service_of(cloud, service)
+        assert (found["runningCount"], found["pendingCount"]) == (1, 0)
+
+
+def test_a_new_task_pulls_the_version_that_is_current_by_then(cloud: LocalCloud) -> None:
+    secrets = cloud.client("secretsmanager")
+    arn = secret_of(cloud, "rotated", TOKEN)
+    create_service(cloud, "rotated", definition=needing(cloud, f"{arn}:token::"))
+    until(lambda: stable(cloud, "rotated"), what="the service is stable")
+    (old,) = tasks_of(cloud, "rotated")
+    before = secrets.get_secret_value(SecretId=arn)["VersionId"]
+    after = secrets.put_secret_value(SecretId=arn, SecretString=TOKEN)["VersionId"]
+
+    cloud.client("ecs").update_service(cluster="c", service="rotated", forceNewDeployment=True)
+    until(
+        lambda: stable(cloud, "rotated") and old not in tasks_of(cloud, "rotated"),
+        what="the task is replaced",
+    )
+
+    (new,) = tasks_of(cloud, "rotated")
+    assert cloud.pulled_secrets(old) == {arn: before}
+    assert cloud.pulled_secrets(new) == {arn: after}
+    delete_service(cloud, "rotated")
+
+
+def test_a_deleted_service_drains_and_is_inactive_afterwards(cloud: LocalCloud) -> None:
+    ecs = cloud.client("ecs")
+    create_service(cloud, "deleted")
+    until(lambda: stable(cloud, "deleted"), what="the service is stable")
+    with standing_still(cloud):
+        delete_service(cloud, "deleted")
+        assert service_of(cloud, "deleted")["status"] == "DRAINING"
+    until(
+        lambda: service_of(cloud, "deleted")["status"] == "INACTIVE", what="its tasks are stopped"
+    )
+    with pytest.raises(ecs.exceptions.ServiceNotActiveException):
+        ecs.update_service(cluster="c", service="deleted", forceNewDeployment=True)
+    with pytest.raises(ecs.exceptions.ServiceNotFoundException):
+        ecs.update_service(cluster="c", service="never-was", forceNewDeployment=True)
+
+
+def test_what_codedeploy_deploys_can_not_be_deployed_by_force(cloud: LocalCloud) -> None:
+    ecs = cloud.client("ecs")
+    create_service(cloud, "blue-green", deploymentController={"type": "CODE_DEPLOY"})
+    found = service_of(cloud, "blue-green")
+    assert found["deploymentController"] == {"type": "CODE_DEPLOY"}
+    assert found["deployments"] == []
+    with pytest.raises(ecs.exceptions.InvalidParameterException, match="CODE_DEPLOY"):
+        ecs.update_service(cluster="c", service="blue-green", forceNewDeployment=True)
+    delete_service(cloud, "blue-green")

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from local.cloud.clock import CloudClock
 from local.cloud.secrets_manager import corrected_secrets_manager
 
 FIRST, SECOND, THIRD = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
@@ -252,6 +253,98 @@ def test_an_update_writes_a_new_current_version(secrets: Any, secret: str) -> No
     assert code == "ResourceExistsException"
     listed = secrets.list_secret_version_ids(SecretId=secret)
     assert {version["VersionId"] for version in listed["Versions"]} == {FIRST, SECOND}
+
+
+def test_versions_without_a_label_are_listed_only_if_asked_for(secrets: Any, secret: str) -> None:
+    put(secrets, "two", SECOND, "AWSCURRENT")
+    put(secrets, "three", THIRD, "AWSCURRENT")
+
+    def listed(**more: Any) -> dict[str, list[str] | None]:
+        versions = secrets.list_secret_version_ids(SecretId="s", **more)["Versions"]
+        return {version["VersionId"]: version.get("VersionStages") for version in versions}
+
+    labelled: dict[str, list[str] | None] = {SECOND: ["AWSPREVIOUS"], THIRD: ["AWSCURRENT"]}
+    assert listed() == labelled
+    assert listed(IncludeDeprecated=True) == {FIRST: None, **labelled}
+
+
+def test_the_time_of_a_version_is_that_of_the_cloud() -> None:
+    clock = CloudClock(speed=1_000_000)
+    with mock_aws(), corrected_secrets_manager(clock):
+        secrets: Any = boto3.client("secretsmanager", region_name="us-east-1")
+        secrets.create_secret(Name="s", SecretString="one", ClientRequestToken=FIRST)
+        between = clock.now()
+        put(secrets, "two", SECOND, "AWSCURRENT")
+        first, second = (
+            secrets.get_secret_value(SecretId="s", VersionId=version)["CreatedDate"]
+            for version in (FIRST, SECOND)
+        )
+        assert first < between < second < clock.now()
+
+
+# Many secrets at once.
+
+
+def test_many_secrets_are_read_at_once(secrets: Any, secret: str) -> None:
+    secrets.create_secret(Name="other", SecretBinary=b"two", ClientRequestToken=SECOND)
+    put(secrets, "three", THIRD, "AWSPENDING")
+
+    answer = secrets.batch_get_secret_value(SecretIdList=[secret, "other"])
+
+    assert answer["Errors"] == []
+    assert "NextToken" not in answer
+    first, second = answer["SecretValues"]
+    single = secrets.get_secret_value(SecretId="s")
+    assert first == {key: single[key] for key in single if key != "ResponseMetadata"}
+    assert set(first) == {
+        *("ARN", "Name", "VersionId", "SecretString", "VersionStages", "CreatedDate"),
+    }
+    assert first["VersionStages"] == ["AWSCURRENT"]
+    assert (second["Name"], second["SecretBinary"]) == ("other", b"two")
+
+
+def test_secrets_that_cannot_be_read_are_errors_beside_the_others(
+    secrets: Any, secret: str
+) -> None:
+    secrets.create_secret(Name="empty")
+    secrets.create_secret(Name="marked", SecretString="x")
+    secrets.delete_secret(SecretId="marked")
+
+    answer = secrets.batch_get_secret_value(SecretIdList=["absent", "empty", "marked", "s"])
+
+    assert [value["Name"] for value in answer["SecretValues"]] == ["s"]
+    assert answer["Errors"] == [
+        {
+            "SecretId": "absent",
+            "ErrorCode": "ResourceNotFoundException",
+            "Message": "Secrets Manager can't find the specified secret.",
+        },
+        {
+            "SecretId": "empty",
+            "ErrorCode": "ResourceNotFoundException",
+            "Message": "Secrets Manager can't find the specified secret value for staging label: "
+            "AWSCURRENT",
+        },
+        {
+            "SecretId": "marked",
+            "ErrorCode": "InvalidRequestException",
+            "Message": "You can't perform this operation on the secret because it was marked for "
+            "deletion.",
+        },
+    ]
+
+
+def test_no_more_than_twenty_secrets_are_read_at_once(secrets: Any, secret: str) -> None:
+    answer = secrets.batch_get_secret_value(SecretIdList=[secret, *map(str, range(19))])
+    assert (len(answer["SecretValues"]), len(answer["Errors"])) == (1, 19)
+    code = error_of(secrets.batch_get_secret_value, SecretIdList=[*map(str, range(21))])
+    assert code == "ValidationException"
+
+
+def test_secrets_are_read_by_filters_as_well(secrets: Any, secret: str) -> None:
+    secrets.create_secret(Name="other", SecretString="two")
+    answer = secrets.batch_get_secret_value(Filters=[{"Key": "name", "Values": ["other"]}])
+    assert [value["SecretString"] for value in answer["SecretValues"]] == ["two"]
 
 
 def test_moto_is_as_before_afterwards() -> None:

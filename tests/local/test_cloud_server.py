@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ def test_stopping_leaves_no_thread_socket_or_file(tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     with LocalCloud(workdir=tmp_path) as cloud:
         cloud.client("ecs").create_cluster(clusterName="c")
+        cloud.client("events").put_rule(Name="r", ScheduleExpression="rate(1 minute)")
+        begin_to_wait(cloud)
         port = int(cloud.endpoint.rsplit(":", 1)[1])
     cloud.stop()
     until(lambda: set(threading.enumerate()) <= threads, what="all threads have ended")
@@ -40,6 +43,26 @@ def test_stopping_leaves_no_thread_socket_or_file(tmp_path: Path) -> None:
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
     assert "MOTO_PORT" not in os.environ
+
+
+def begin_to_wait(cloud: LocalCloud) -> None:
+    """Start an execution that waits for a year: a list, one of whose items does."""
+    wait = {"Type": "Wait", "Seconds": 365 * 24 * 60 * 60, "End": True}
+    iteration = {"StartAt": "Wait", "States": {"Wait": wait}}
+    each = {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": iteration, "End": True}
+    workflows = cloud.client("stepfunctions")
+    machine = workflows.create_state_machine(
+        name="m",
+        definition=json.dumps({"StartAt": "Each", "States": {"Each": each}}),
+        roleArn="arn:aws:iam::123456789012:role/r",
+    )["stateMachineArn"]
+    execution = workflows.start_execution(stateMachineArn=machine, input='{"items": [1]}')
+
+    def waits() -> bool:
+        history = workflows.get_execution_history(executionArn=execution["executionArn"])
+        return any(event["type"] == "WaitStateEntered" for event in history["events"])
+
+    until(waits, what="the execution waits")
 
 
 def test_only_one_cloud_runs_at_a_time(tmp_path: Path) -> None:

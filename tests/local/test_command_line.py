@@ -17,6 +17,8 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _DEADLINE_SECONDS = 120.0
+# The AWS command line takes a second for each call, and its waiters look every 6 or 15 s.
+_LONG_DEADLINE_SECONDS = 200.0
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(
 
 
 def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
-    with started("up", "--port", "0", temporary=tmp_path) as process:
+    with started("up", "--port", "0", "--speed", "60", temporary=tmp_path) as process:
         printed = read_until(process, "Ctrl-C")
         script = printed[printed.index("export ") : printed.index("Consul (")]
         # The real AWS command line, in a shell that has nothing but what was printed.
@@ -101,14 +103,15 @@ def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
             env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=_DEADLINE_SECONDS,
+            timeout=_LONG_DEADLINE_SECONDS,
             check=False,
         )
         os.kill(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=_DEADLINE_SECONDS)
 
     assert shell.stderr == ""
-    *of_example, secret, first, second, states, stopped = shell.stdout.splitlines()
+    *lines, reconciled, rotation, new_secret = shell.stdout.splitlines()
+    *of_example, secret, first, second, states, stopped = lines
     *services, one_task, other_task, greeter_secret = (line.split("\t") for line in of_example)
     assert [counts for _, *counts in services] == [["1", "0"], ["1", "0"]]
     assert {tuple(task[:2]) for task in (one_task, other_task)} == {
@@ -121,6 +124,11 @@ def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
     assert "Check tags" in states
     assert "Token ready" in states
     assert stopped == "STOPPED"
+    status, output = reconciled.split("\t")
+    assert status == "SUCCEEDED"
+    assert set(json.loads(output)["report"].values()) == {0}
+    assert rotation.split("\t")[-1] == "Rotated"
+    assert json.loads(new_secret)["accessor_id"] != json.loads(greeter_secret[0])["accessor_id"]
     assert rest.splitlines()[-1] == "Ended."
     assert process.returncode == 0
     assert [path for path in tmp_path.iterdir() if path.name != ".aws"] == []
