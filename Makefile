@@ -52,7 +52,11 @@ up: setup ## Run the app on this machine until Ctrl-C, for any AWS client
 
 .PHONY: test
 test: setup ## Run the tests; ARGS="-k settings -x" chooses some
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+
+.PHONY: faults
+faults: setup ## Try out faults for ten minutes; ARGS="--seconds 60 --replay '…'"
+	$(RUN) -m tests.faults $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure how long tasks wait for their tokens
