@@ -25,12 +25,14 @@ class Mutation:
         rule: what does not hold.
         scenarios: where that shows.
         applied: switches it off within the context, and returns the template to run then.
+        shown_by: a schedule that shows it, where that is too rare to be found by chance.
 
     """
 
     rule: str
     scenarios: tuple[str, ...]
     applied: Callable[[Template], AbstractContextManager[Template]]
+    shown_by: str = ""
 
 
 def _definition(
@@ -135,5 +137,11 @@ MUTATIONS = {
         "a superseded token counts as out of reach at once",
         ("start-rotation", "all-rotations"),
         _code(retire_tokens, "_MARGIN", timedelta(seconds=-60)),
+    ),
+    "fence": Mutation(
+        "a rotation is given up, and its token deleted, while another one can still publish it",
+        ("rotations",),
+        _code(secrets_manager.SecretsManager, "keep", lambda *_, **__: True),
+        shown_by="rotations 7:first=TokenRotation-2 12:denied",
     ),
 }
