@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from aws_cdk import ArnFormat, CustomResource, Duration, RemovalPolicy, Stack, Token
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -20,7 +21,7 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from handlers.core import environment, names
+from handlers.core import environment, metrics, names
 from infrastructure.handler_function import HandlerFunction, Network
 from infrastructure.lambda_asset import lambda_asset
 from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
@@ -353,6 +354,30 @@ class AclController(Construct):
         )
         run.node.add_dependency(self)
         return run
+
+    def metric(self, name: str, **options: Any) -> cloudwatch.Metric:
+        """Return a metric of what the workflows find and do in this cluster.
+
+        For an alarm, say, on what stays wrong::
+
+            controller.metric("TokensLeft").create_alarm(
+                stack, "TokensLeft", threshold=1, evaluation_periods=3
+            )
+
+        Args:
+            name: its name; docs/operations.md has a table of them.
+            **options: further properties of `cloudwatch.Metric`. Default: the sum of each five
+                minutes.
+
+        """
+        properties: dict[str, Any] = {
+            "namespace": metrics.NAMESPACE,
+            "metric_name": name,
+            "dimensions_map": {metrics.DIMENSION: self.cluster.cluster_name},
+            "statistic": cloudwatch.Stats.SUM,
+            "period": Duration.minutes(5),
+        }
+        return cloudwatch.Metric(**properties | options).attach_to(self)
 
     def _check_service_name(self, service_name: str) -> None:
         where = f"{self.node.path}: the service name"

@@ -33,6 +33,11 @@ class Expected:
     def tasks(self) -> str:
         return self.place.arn("ecs", f"task/{self.cluster_name}/*")
 
+    @property
+    def services(self) -> str:
+        """All ECS services of the cluster."""
+        return self.place.arn("ecs", f"service/{self.cluster_name}/*")
+
     def secret(self, name: str) -> str:
         return self.place.arn("secretsmanager", f"secret:{name}")
 
@@ -55,6 +60,16 @@ class Expected:
 
     def machine(self, name: str) -> str:
         return self.place.arn("states", f"stateMachine:{name}")
+
+    def executions(self, machine: str) -> str:
+        """All executions of a state machine."""
+        return self.place.arn("states", f"execution:{machine}:*")
+
+    def rule(self, name: str) -> str:
+        return self.place.arn("events", f"rule/{name}")
+
+    def role(self, name: str) -> str:
+        return self.place.arn("iam", f"role/{name}", region=False)
 
     def function(self, name: str) -> str:
         return self.place.arn("lambda", f"function:{name}")

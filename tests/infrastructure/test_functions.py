@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -22,58 +23,88 @@ STEPS = {
     "BootstrapAcls": "bootstrap_acls",
     "CreateBootstrapPolicies": "create_policy",
     "CreateControllerToken": "create_token",
+    "FindDrift": "find_drift",
+    "RetireTokens": "retire_tokens",
+    "DeleteUnused": "delete_unused",
+    "ReportReconciliation": "report_reconciliation",
+    "PlanRotation": "plan_rotation",
+    "ProveToken": "prove_token",
+    "AbandonRotation": "abandon_rotation",
+    "CheckRedeployments": "check_redeployments",
+    "RedeployService": "redeploy_service",
+    "ReportRotation": "report_rotation",
     "StartDeploymentRun": "start_deployment_run",
     "AnswerCloudFormation": "answer_cloudformation",
 }
 
-TALKS_TO_CONSUL = {
-    *("CheckConsul", "BootstrapAcls", "CreateBootstrapPolicies", "CreateControllerToken"),
+# Those that authenticate with a token to Consul, by whose token it is.
+WITH_BOOTSTRAP_TOKEN = {"BootstrapAcls", "CreateBootstrapPolicies", "CreateControllerToken"}
+WITH_CONTROLLER_TOKEN = {
     *("CreatePolicy", "CreateToken"),
+    *("FindDrift", "RetireTokens", "DeleteUnused", "PlanRotation", "AbandonRotation"),
 }
+# And those that need none of their own.
+TALKS_TO_CONSUL = {"CheckConsul", "ProveToken"} | WITH_BOOTSTRAP_TOKEN | WITH_CONTROLLER_TOKEN
+
+# Those that go from services and shared tokens to secrets, or from tasks to services.
+KNOWS_SUBJECTS = {
+    *("CheckTags", "FindDrift", "RetireTokens", "DeleteUnused", "PlanRotation"),
+    *("AbandonRotation", "CheckRedeployments"),
+}
+
+# In seconds. A bootstrap may take Consul a minute, and nobody else hears of the token.
+TIMEOUTS = {"BootstrapAcls": 120, "CheckConsul": 15}
+# These look at all tokens, or at all tasks.
+TIMEOUTS |= dict.fromkeys(("FindDrift", "DeleteUnused", "PlanRotation", "CheckRedeployments"), 600)
+USUAL_TIMEOUT = 45
 
 
 def environment(name: str, expected: Expected) -> dict[str, str]:
     """Return the variables that a function should have."""
-    token_secrets = {
-        "BootstrapAcls": expected.bootstrap_secret,
-        "CreateBootstrapPolicies": expected.bootstrap_secret,
-        "CreateControllerToken": expected.bootstrap_secret,
-        "CreatePolicy": expected.controller_secret,
-        "CreateToken": expected.controller_secret,
-    }
     variables: dict[str, str] = {}
     if name in TALKS_TO_CONSUL:
-        variables = {
+        variables |= {
             "CLUSTER_ARN": expected.cluster,
             "CONSUL_HTTP_ADDR": expected.address,
             "CONSUL_DATACENTER": expected.datacenter,
         }
         if expected.ca_secret:
             variables["CONSUL_CA_SECRET_ARN"] = expected.ca_secret
-        if name in token_secrets:
-            variables["CONSUL_TOKEN_SECRET_ARN"] = token_secrets[name]
-    elif name == "CheckTags":
-        own = [
-            f"{expected.prefix}-consul-controller-token",
-            f"{expected.prefix}-consul-client-token",
-        ]
-        if expected.ca_secret:
-            own += [expected.bootstrap_secret_name, "consul-ca"]
-        variables = {
-            "CLUSTER_ARN": expected.cluster,
-            "SECRET_PREFIX": expected.prefix,
-            "RESERVED_SECRET_NAMES": ",".join(own),
-        }
-    elif name == "StoreSecret":
-        variables = {"SECRET_TAGS": json.dumps(expected.tags)}
+    if name in WITH_BOOTSTRAP_TOKEN:
+        variables["CONSUL_TOKEN_SECRET_ARN"] = expected.bootstrap_secret
+    if name in WITH_CONTROLLER_TOKEN:
+        variables["CONSUL_TOKEN_SECRET_ARN"] = expected.controller_secret
+    if name in KNOWS_SUBJECTS:
+        variables |= variables_of_subjects(expected)
+    if name in {"RedeployService", "ReportReconciliation", "ReportRotation"}:
+        variables["CLUSTER_ARN"] = expected.cluster
+    if name == "StoreSecret":
+        variables["SECRET_TAGS"] = json.dumps(expected.tags)
         if expected.key:
             variables["SECRET_KMS_KEY_ARN"] = expected.key
-    elif name == "StartDeploymentRun":
+    if name == "StartDeploymentRun":
         variables = {
             "DEPLOYMENT_RUN_ARN": expected.machine("DeploymentRun"),
             "DEPLOYMENT_SETTLE_SECONDS": "20",
         }
     return variables
+
+
+def variables_of_subjects(expected: Expected) -> dict[str, str]:
+    """Return the variables by which a step finds the secrets of services and of shared tokens."""
+    reserved = [
+        f"{expected.prefix}-consul-controller-token",
+        f"{expected.prefix}-consul-client-token",
+    ]
+    if expected.ca_secret:
+        reserved += [expected.bootstrap_secret_name, "consul-ca"]
+    return {
+        "CLUSTER_ARN": expected.cluster,
+        "SECRET_PREFIX": expected.prefix,
+        "RESERVED_SECRET_NAMES": ",".join(reserved),
+        "CLIENT_TOKEN_SECRET_ARN": expected.client_secret,
+        "CONTROLLER_TOKEN_SECRET_ARN": expected.controller_secret,
+    }
 
 
 def test_each_function_is_configured_like_this_and_no_more(case: Case) -> None:
@@ -88,10 +119,9 @@ def test_each_function_is_configured_like_this_and_no_more(case: Case) -> None:
             "Architectures": ["arm64"],
             "Handler": f"handlers.{step}.handler",
             "Code": code,
-            "Role": expected.place.arn("iam", f"role/{name}", region=False),
+            "Role": expected.role(name),
             "MemorySize": 512,
-            # A bootstrap may take Consul a minute, and nobody else hears of the token.
-            "Timeout": {"BootstrapAcls": 120, "CheckConsul": 15}.get(name, 45),
+            "Timeout": TIMEOUTS.get(name, USUAL_TIMEOUT),
             "LoggingConfig": {"LogFormat": "JSON", "LogGroup": name},
             **(
                 {"Environment": {"Variables": variables}}
@@ -172,6 +202,7 @@ def test_without_security_groups_in_the_settings_one_is_made_for_all(vpc_only: D
 # --------------------------------------------------------------------------------------------------
 
 READ = "secretsmanager:GetSecretValue"
+READ_MANY = "secretsmanager:BatchGetSecretValue"
 DESCRIBE = "secretsmanager:DescribeSecret"
 PUT = "secretsmanager:PutSecretValue"
 PUBLISH = "secretsmanager:UpdateSecretVersionStage"
@@ -185,7 +216,17 @@ KEY_USES = {
     "CreateToken": {DECRYPT},
     "CreatePolicy": {DECRYPT},
     "CreateControllerToken": {DECRYPT},
+    "FindDrift": {DECRYPT},
+    "RetireTokens": {DECRYPT, ENCRYPT},
+    "DeleteUnused": {DECRYPT},
+    "PlanRotation": {DECRYPT},
+    "ProveToken": {DECRYPT},
+    "AbandonRotation": {DECRYPT, ENCRYPT},
 }
+
+LIST_TASKS = "ecs:ListTasks"
+DESCRIBE_TASKS = "ecs:DescribeTasks"
+DESCRIBE_SERVICES = "ecs:DescribeServices"
 
 NETWORK_INTERFACES = {
     "ec2:AssignPrivateIpAddresses",
@@ -199,36 +240,54 @@ NETWORK_INTERFACES = {
 
 def allowed(name: str, expected: Expected) -> dict[str, set[str]]:
     """Return what a function's role should allow: actions by resource."""
+    look_at_tasks = {
+        # It has no resources of its own; a condition names the cluster.
+        f"* in {expected.cluster}": {LIST_TASKS},
+        expected.tasks: {DESCRIBE_TASKS},
+    }
+    # Each secret of a batch has to be readable as well.
+    look = {"*": {READ_MANY}, expected.token_secrets: {READ}, **look_at_tasks}
+    rewrite = {expected.token_secrets: {READ, DESCRIBE, PUT, PUBLISH}}
     own: dict[str, dict[str, set[str]]] = {
-        "CheckTags": {expected.tasks: {"ecs:DescribeTasks"}},
+        "CheckTags": {expected.tasks: {DESCRIBE_TASKS}},
         "StoreSecret": {expected.token_secrets: {READ, DESCRIBE, PUT, *CREATE}},
         "PublishSecret": {expected.token_secrets: {DESCRIBE, PUBLISH}},
-        "CreatePolicy": {expected.controller_secret: {READ}},
-        "CreateToken": {expected.controller_secret: {READ}, expected.token_secrets: {READ}},
+        "CreatePolicy": {},
+        "CreateToken": {expected.token_secrets: {READ}},
         "CheckConsul": {},
-        "BootstrapAcls": {expected.bootstrap_secret: {READ, DESCRIBE, PUT, PUBLISH}},
-        "CreateBootstrapPolicies": {expected.bootstrap_secret: {READ}},
-        "CreateControllerToken": {
-            expected.bootstrap_secret: {READ},
-            expected.controller_secret: {READ},
-        },
+        "BootstrapAcls": {expected.bootstrap_secret: {DESCRIBE, PUT, PUBLISH}},
+        "CreateBootstrapPolicies": {},
+        "CreateControllerToken": {expected.controller_secret: {READ}},
+        "FindDrift": look,
+        "RetireTokens": rewrite,
+        "DeleteUnused": look,
+        "ReportReconciliation": {},
+        "PlanRotation": {},
+        "ProveToken": {expected.token_secrets: {READ}},
+        "AbandonRotation": rewrite,
+        "CheckRedeployments": {**look_at_tasks, expected.services: {DESCRIBE_SERVICES}},
+        "RedeployService": {expected.services: {DESCRIBE_SERVICES, "ecs:UpdateService"}},
+        "ReportRotation": {},
         "StartDeploymentRun": {
             expected.machine("DeploymentRun"): {"states:StartExecution"},
             expected.place.arn("cloudformation", "stack/this"): {"cloudformation:DescribeStacks"},
         },
         "AnswerCloudFormation": {},
     }
-    found = own[name]
+    found: dict[str, set[str]] = defaultdict(set, own[name])
+    found[expected.log_group(name)] = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    if name in WITH_BOOTSTRAP_TOKEN:
+        found[expected.bootstrap_secret] = {READ} | found[expected.bootstrap_secret]
+    if name in WITH_CONTROLLER_TOKEN:
+        found[expected.controller_secret] = {READ}
     if expected.key and name in KEY_USES:
         via = f"secretsmanager.{expected.place.region}.amazonaws.com*"
         found[f"{expected.key} via {via}"] = KEY_USES[name]
-    found[expected.log_group(name)] = {"logs:CreateLogStream", "logs:PutLogEvents"}
-    if name in TALKS_TO_CONSUL:
-        if expected.ca_secret:
-            found[expected.ca_secret] = {READ}
-        if expected.subnets:
-            found["*"] = NETWORK_INTERFACES
-    return found
+    if expected.ca_secret and name in TALKS_TO_CONSUL:
+        found[expected.ca_secret] = {READ}
+    if expected.subnets and name in TALKS_TO_CONSUL:
+        found["*"] = NETWORK_INTERFACES | found["*"]
+    return dict(found)
 
 
 def test_each_function_may_do_this_and_no_more(case: Case) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from constructs import Construct
 
 from infrastructure.acl_controller import AclController
 from infrastructure.token_secret import token_secret
+from tests.infrastructure.dependencies import needed_by, needs
+from tests.infrastructure.policies import as_list
+from tests.infrastructure.test_functions import KNOWS_SUBJECTS
 from tests.synthesized import context
 
 CLUSTER = "arn:aws:ecs:eu-west-1:123456789012:cluster/mesh"
@@ -126,21 +130,19 @@ def test_clusterbootstrap_comes_after_all_that_a_run_uses(one_stack: Template) -
     bootstrap, _ = only(one_stack, "Custom::WorkflowRun", named="BootstrapOnDeploy")
     before = needed_by(one_stack, bootstrap)
 
-    for kind in ("Lambda::Function", "IAM::Policy", "IAM::Role", "StepFunctions::StateMachine"):
-        of_controllers = set(resources(one_stack, f"AWS::{kind}"))
-        assert {name for name in of_controllers - before if "EventsRole" not in name} == set()
+    for machine in ("DeploymentRun", "TaskProvisioning"):
+        logical_id, _ = only(one_stack, "AWS::StepFunctions::StateMachine", named=machine)
+        assert {logical_id} | needed_by(one_stack, logical_id) <= before, machine
+        # With all that its functions may do.
+        used = needed_by(one_stack, logical_id)
+        assert {one_stack["Resources"][name]["Type"] for name in used} >= {
+            *("AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy")
+        }
 
 
-def needed_by(template: Template, logical_id: str) -> set[str]:
-    """Return all resources that CloudFormation makes before one."""
-    found: set[str] = set()
-    waiting = [logical_id]
-    while waiting:
-        text = json.dumps(template["Resources"][waiting.pop()])
-        named = {name for name in template["Resources"] if f'"{name}"' in text}
-        waiting += named - found
-        found |= named
-    return found
+def test_nothing_waits_for_itself(one_stack: Template, stacks: dict[str, Template]) -> None:
+    for template in (one_stack, *stacks.values()):
+        TopologicalSorter(needs(template)).prepare()  # or there is a CycleError
 
 
 def test_the_services_secret_has_no_value_and_says_whose_it_is(one_stack: Template) -> None:
@@ -387,6 +389,12 @@ def test_each_function_may_use_the_key_for_what_it_does_with_the_secrets() -> No
         "BootstrapAcls": {KEY: writes},
         "CreateBootstrapPolicies": {KEY: reads},
         "CreateControllerToken": {KEY: reads},
+        "FindDrift": {KEY: reads},
+        "RetireTokens": {KEY: writes},
+        "DeleteUnused": {KEY: reads},
+        "PlanRotation": {KEY: reads},
+        "ProveToken": {KEY: reads},
+        "AbandonRotation": {KEY: writes},
     }
     secrets = resources(template, "AWS::SecretsManager::Secret").values()
     assert [secret["Properties"]["KmsKeyId"] for secret in secrets] == [KEY] * 4
@@ -422,4 +430,54 @@ def test_the_key_of_a_given_secret_is_used_for_that_secret() -> None:
         "BootstrapAcls": {OTHER_KEY: writes},
         "CreateBootstrapPolicies": {OTHER_KEY: reads},
         "CreateControllerToken": {OTHER_KEY: reads},
+        # Of the client's token, which they treat like that of a service.
+        "FindDrift": {OTHER_KEY: reads},
+        "RetireTokens": {OTHER_KEY: writes},
+        "DeleteUnused": {OTHER_KEY: reads},
+        "ProveToken": {OTHER_KEY: reads},
+        "AbandonRotation": {OTHER_KEY: writes},
     }
+
+
+def test_a_given_client_token_is_looked_after_like_one_of_ours() -> None:
+    """Its secret's name does not begin with the prefix, so each role has to name it."""
+    given = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hashicorp/client-AbC123"
+
+    def build(app: App) -> None:
+        stack = Stack(app, "Mesh", env=IRELAND)
+        client = secretsmanager.Secret.from_secret_complete_arn(stack, "Given", given)
+        controller_of(stack, client_token_secret=client)
+
+    template = synthesized(build)["Mesh"]
+
+    allowed: dict[str, set[str]] = {}
+    for logical_id, policy in resources(template, "AWS::IAM::Policy").items():
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            if given in as_list(statement["Resource"]):
+                name = re.sub(r"^Controller|RoleDefaultPolicy.*$", "", logical_id)
+                verbs = {action.partition(":")[2] for action in as_list(statement["Action"])}
+                allowed.setdefault(name, set()).update(verbs)
+    read, publish = {"GetSecretValue"}, {"DescribeSecret", "UpdateSecretVersionStage"}
+    rewrite = read | publish | {"PutSecretValue"}
+    assert allowed == {
+        "StoreSecret": read | {"DescribeSecret", "PutSecretValue", "CreateSecret", "TagResource"},
+        "CreateToken": read,
+        "PublishSecret": publish,
+        "FindDrift": read,
+        "RetireTokens": rewrite,
+        "DeleteUnused": read,
+        "ProveToken": read,
+        "AbandonRotation": rewrite,
+    }
+    variables = {
+        re.sub(r"^Controller|Function[0-9A-F]{8}$", "", logical_id): function["Properties"][
+            "Environment"
+        ]["Variables"]
+        for logical_id, function in resources(template, "AWS::Lambda::Function").items()
+        if "CLIENT_TOKEN_SECRET_ARN" in json.dumps(function)
+    }
+    assert set(variables) == KNOWS_SUBJECTS
+    for name, found in variables.items():
+        assert found["CLIENT_TOKEN_SECRET_ARN"] == given, name
+        # No service may be called so that its secret would be this one.
+        assert found["RESERVED_SECRET_NAMES"].split(",")[2:] == ["hashicorp/client"], name

@@ -1,20 +1,32 @@
-"""What the stack of a settings file offers to the constructs of a mesh."""
+"""What becomes of the settings in the stack, and what that offers to the constructs of a mesh."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App
+from aws_cdk import App, Duration, Environment, Stack
 from aws_cdk import aws_ecs as ecs
 from aws_cdk.assertions import Template
 
 from app import add_stack
+from infrastructure.acl_controller import AclController, ReconciliationOptions, RotationSchedule
 from infrastructure.stack import ConsulOnEcsStack, Images
-from settings import SettingsError, load_settings
-from tests.synthesized import API_RULES, EVERYTHING, MINIMAL, SECRETS, WEB_RULES, context
+from settings import ReconciliationSettings, RotationSettings, SettingsError, load_settings
+from tests.synthesized import (
+    API_RULES,
+    EVERYTHING,
+    MINIMAL,
+    SECRETS,
+    WEB_RULES,
+    Deployed,
+    context,
+)
+from tests.workflows.asl import states
+from workflows.token_rotation import RotationOptions
 
 
 def stack_of(settings: str, folder: Path) -> ConsulOnEcsStack:
@@ -101,6 +113,127 @@ def test_images_are_pulled_from_where_they_are(tmp_path: Path) -> None:
         "ecr:GetDownloadUrlForLayer",
         "ecr:BatchGetImage",
     }
+
+
+# --------------------------------------------------------------------------------------------------
+# The life of tokens
+# --------------------------------------------------------------------------------------------------
+
+
+def patience_of(deployed: Deployed) -> dict[str, Any]:
+    """Return what the definitions have of the settings on reconciliation and rotation."""
+    reconciliation = states(deployed.definition("Reconciliation"))
+    rotation = states(deployed.definition("TokenRotation"))
+    check = rotation["Check redeployments"]["Parameters"]
+    return {
+        "grace": reconciliation["Wait the grace period"]["Seconds"],
+        "concurrency": rotation["Rotate services"]["MaxConcurrency"],
+        "pause": rotation.get("Pause", {}).get("Seconds"),
+        "limit": check["limit_minutes"],
+        "keep": check["keep_ecs_services"],
+    }
+
+
+def test_the_settings_say_how_patiently_tokens_are_looked_after(everything: Deployed) -> None:
+    assert patience_of(everything) == {
+        "grace": 30 * 60,
+        "concurrency": 3,
+        "pause": 2 * 60,
+        "limit": 45,
+        "keep": ["legacy-web", "Legacy_API"],
+    }
+
+
+def test_without_settings_services_are_rotated_one_by_one_within_an_hour_each(
+    minimal: Deployed,
+) -> None:
+    assert patience_of(minimal) == {
+        "grace": 15 * 60,
+        "concurrency": 1,
+        "pause": None,
+        "limit": 60,
+        "keep": [],
+    }
+
+
+def test_whoever_judges_a_token_knows_the_rules_of_the_services(everything: Deployed) -> None:
+    rules = {"web": WEB_RULES, "api": API_RULES}
+    judges = {
+        "TaskProvisioning": {"Check tags"},
+        "Reconciliation": {"Find drift", "Look once more"},
+        "TokenRotation": {"Plan rotation"},
+    }
+
+    for workflow, names in judges.items():
+        tasks = states(everything.definition(workflow), "Task")
+        given = {name: task["Parameters"].get("service_rules") for name, task in tasks.items()}
+        assert {name: found for name, found in given.items() if found is not None} == (
+            dict.fromkeys(names, rules)
+        ), workflow
+
+
+def test_a_construct_without_options_is_as_patient_as_a_stack_without_settings() -> None:
+    reconciliation, rotation = ReconciliationOptions(), RotationOptions()
+    settings, wanted = ReconciliationSettings(), RotationSettings()
+
+    assert reconciliation.every is not None
+    assert reconciliation.every.to_minutes() == settings.every_minutes
+    assert reconciliation.grace_period.to_minutes() == settings.grace_minutes
+    assert rotation.concurrency == wanted.concurrency
+    assert (rotation.pause, wanted.pause_minutes) == (None, 0)
+    assert rotation.limit.to_minutes() == wanted.stable_within_minutes
+    assert rotation.keep_ecs_services == wanted.keep_ecs_services
+    assert RotationSchedule() == RotationSchedule(
+        services=None, client_token=None, controller_token=None
+    )
+
+
+def test_a_construct_may_say_what_no_setting_can() -> None:
+    app = App(context=context())
+    stack = Stack(app, "Mesh", env=Environment(account="123456789012", region="eu-west-1"))
+    AclController(
+        stack,
+        "Controller",
+        cluster=ecs.Cluster.from_cluster_arn(
+            stack, "Cluster", "arn:aws:ecs:eu-west-1:123456789012:cluster/mesh"
+        ),
+        secret_prefix="acme",
+        consul_http_address="http://consul.internal:8500",
+        reconciliation=ReconciliationOptions(every=None, grace_period=Duration.seconds(90)),
+        rotation=RotationOptions(
+            concurrency=2,
+            pause=Duration.seconds(5),
+            stable_within=Duration.hours(24),
+            keep_ecs_services=["legacy"],
+        ),
+        rotation_schedule=RotationSchedule(client_token=Duration.hours(12)),
+    )
+
+    template = Template.from_stack(stack)
+
+    assert {
+        re.sub(r"^Controller|[0-9A-F]{8}$", "", name): rule["Properties"]["ScheduleExpression"]
+        for name, rule in template.find_resources("AWS::Events::Rule").items()
+        if "ScheduleExpression" in rule["Properties"]
+    } == {"ClientTokenRotation": "rate(12 hours)"}
+    definitions = [
+        json.dumps(machine["Properties"]["DefinitionString"])
+        for machine in template.find_resources("AWS::StepFunctions::StateMachine").values()
+    ]
+    (reconciliation,) = [text for text in definitions if "Wait the grace period" in text]
+    assert seconds_of("Wait the grace period", reconciliation) == 90
+    (rotation,) = [text for text in definitions if "Rotate services" in text]
+    assert seconds_of("Pause", rotation) == 5
+    # Not so often that a history of 25,000 events could not hold the looks of a day.
+    assert 30 <= seconds_of("Wait for the deployments", rotation) == 86
+
+
+def seconds_of(wait: str, definition: str) -> int:
+    """Return how long a Wait state takes, from the text of a definition in a template."""
+    plain = definition.replace("\\", "")
+    found = re.search(rf'"{wait}":{{"Type":"Wait".*?"Seconds":(\d+)', plain)
+    assert found is not None
+    return int(found[1])
 
 
 def of_type(resources: dict[str, Any], kind: str, start: str) -> list[Any]:

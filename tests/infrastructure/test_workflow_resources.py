@@ -1,4 +1,4 @@
-"""What surrounds the state machines: roles, the rule that starts one, queue, logs, deployments."""
+"""What surrounds the state machines: roles, logs, secrets, deployments, outputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.infrastructure.expected import Expected
 from tests.infrastructure.policies import permissions
 from tests.infrastructure.test_functions import STEPS
 from tests.synthesized import Deployed
+from tests.workflows.asl import states
 
 MACHINES = {
     "TaskProvisioning": {
@@ -22,8 +23,24 @@ MACHINES = {
         *("CheckConsul", "BootstrapAcls", "CreateBootstrapPolicies", "CreateControllerToken"),
         *("StoreSecret", "CreateToken", "PublishSecret"),
     },
+    "Reconciliation": {"FindDrift", "RetireTokens", "DeleteUnused", "ReportReconciliation"},
+    "TokenRotation": {
+        *("PlanRotation", "StoreSecret", "CreateToken", "ProveToken", "PublishSecret"),
+        *("AbandonRotation", "RetireTokens", "CheckRedeployments", "RedeployService"),
+        *("DeleteUnused", "ReportRotation"),
+    },
     "DeploymentRun": {"AnswerCloudFormation"},
 }
+
+# The state machines that each one runs, and waits for.
+RUNS = {
+    "DeploymentRun": {"ClusterBootstrap", "TaskProvisioning"},
+    "Reconciliation": {"TaskProvisioning"},
+}
+
+START_THEMSELVES = {"Reconciliation", "TokenRotation"}
+# TokenRotation waits for executions of its own.
+WAIT_FOR_OTHERS = {*RUNS, "TokenRotation"}
 
 # How a state machine is allowed to write logs (Step Functions developer guide, "Logging using
 # CloudWatch Logs": CloudWatch has no resource types for these).
@@ -41,18 +58,29 @@ def allowed(machine: str, expected: Expected) -> dict[str, set[str]]:
         arn = expected.function(function)
         found[arn] = {"lambda:InvokeFunction"}
         found[f"{arn}:*"] = {"lambda:InvokeFunction"}  # its versions
-    if machine == "DeploymentRun":
-        for workflow in ("ClusterBootstrap", "TaskProvisioning"):
-            found[expected.machine(workflow)] = {"states:StartExecution"}
-            found[expected.place.arn("states", f"execution:{workflow}:*")] = {
-                "states:DescribeExecution",
-                "states:StopExecution",
-            }
-        rule = "rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
-        found[expected.place.arn("events", rule)] = {
-            *("events:PutTargets", "events:PutRule", "events:DescribeRule")
-        }
+    for other in RUNS.get(machine, ()):
+        found |= running(other, expected)
+    if machine in WAIT_FOR_OTHERS:
+        found |= hearing_of_ends(expected)
     return found
+
+
+def running(machine: str, expected: Expected) -> dict[str, set[str]]:
+    """Return what starting a state machine takes, and asking for its end, and stopping it."""
+    return {
+        expected.machine(machine): {"states:StartExecution"},
+        expected.executions(machine): {"states:DescribeExecution", "states:StopExecution"},
+    }
+
+
+def hearing_of_ends(expected: Expected) -> dict[str, set[str]]:
+    """Return what it takes to be told of the ends of executions.
+
+    Step Functions does that by a rule of its own (developer guide, "IAM policies for nested
+    workflows").
+    """
+    rule = expected.rule("StepFunctionsGetEventsForStepFunctionsExecutionRule")
+    return {rule: {"events:PutTargets", "events:PutRule", "events:DescribeRule"}}
 
 
 def test_each_state_machine_may_do_this_and_no_more(case: Case) -> None:
@@ -62,6 +90,77 @@ def test_each_state_machine_may_do_this_and_no_more(case: Case) -> None:
     assert {name: permissions(policies[name]) for name in MACHINES} == {
         name: allowed(name, expected) for name in MACHINES
     }
+
+
+def test_a_state_machine_that_starts_itself_may_by_a_policy_of_its_own(case: Case) -> None:
+    """Its role's own policy cannot name it: the state machine waits for that one."""
+    deployed, expected = case
+    policies = {
+        name: policy
+        for name, policy in deployed.of_type("AWS::IAM::Policy").items()
+        if name.endswith("/StartsItself")
+    }
+
+    assert {name: permissions(policy) for name, policy in policies.items()} == {
+        # It goes on in a new execution, and does not wait for that.
+        "Reconciliation/StartsItself": {
+            expected.machine("Reconciliation"): {"states:StartExecution"}
+        },
+        # It runs one for each service.
+        "TokenRotation/StartsItself": running("TokenRotation", expected),
+    }
+    assert [policy["Roles"] for policy in policies.values()] == [
+        ["Reconciliation"],
+        ["TokenRotation"],
+    ]
+
+
+def test_what_step_functions_checks_before_it_makes_a_state_machine_is_there_before(
+    case: Case,
+) -> None:
+    """It makes none that waits for others if its role may not make the rule that tells of ends."""
+    deployed, expected = case
+    policies = deployed.of_type("AWS::IAM::Policy")
+    machines = {
+        name: resource
+        for (kind, name), resource in deployed.resources.items()
+        if kind == "AWS::StepFunctions::StateMachine"
+    }
+    may_hear_before = {
+        name
+        for name, resource in machines.items()
+        for kind, other in resource["DependsOn"]
+        if kind == "AWS::IAM::Policy"
+        for actions_by_resource in [permissions(policies[other])]
+        if all(item in actions_by_resource.items() for item in hearing_of_ends(expected).items())
+    }
+
+    waiting = {
+        name
+        for name, resource in machines.items()
+        if ":states:startExecution.sync" in resource["Properties"]["DefinitionString"]
+    }
+    assert waiting == WAIT_FOR_OTHERS
+    assert may_hear_before == waiting
+
+
+def test_a_state_machine_runs_those_that_it_may_run(minimal: Deployed) -> None:
+    for machine in MACHINES:
+        parameters = [
+            task["Parameters"]
+            for task in states(minimal.definition(machine), "Task").values()
+            if ":states:startExecution" in task["Resource"]
+        ]
+        started = {text for each in parameters for key, text in each.items() if "Machine" in key}
+        named = {arn.rpartition(":")[2] for arn in started if arn.startswith("arn:")}
+        paths = started - {arn for arn in started if arn.startswith("arn:")}
+
+        if machine == "DeploymentRun":
+            # Which of the two, the deployment says.
+            assert (named, paths) == (set(), {"$.state_machine_arn"})
+            continue
+        assert named == RUNS.get(machine, set()), machine
+        assert paths == ({"$$.StateMachine.Id"} if machine in START_THEMSELVES else set()), machine
 
 
 def test_each_state_machine_calls_the_functions_that_its_role_names(deployed: Deployed) -> None:
@@ -77,7 +176,7 @@ def test_a_state_machine_is_configured_like_this_and_logs_no_inputs_or_outputs(c
     assert machines == {
         name: {
             "DefinitionString": machines[name]["DefinitionString"],
-            "RoleArn": expected.place.arn("iam", f"role/{name}", region=False),
+            "RoleArn": expected.role(name),
             "LoggingConfiguration": {
                 "Level": "ALL",
                 "IncludeExecutionData": False,
@@ -119,130 +218,6 @@ def test_only_state_machines_of_this_account_may_assume_their_roles(case: Case) 
             },
             **expected.tag_list,
         }
-
-
-# --------------------------------------------------------------------------------------------------
-# What starts TaskProvisioning
-# --------------------------------------------------------------------------------------------------
-
-
-def test_a_task_that_starts_in_the_cluster_starts_the_workflow(case: Case) -> None:
-    deployed, expected = case
-
-    assert deployed.of_type("AWS::Events::Rule") == {
-        "TaskStarts": {
-            "Description": f"A task starts: make sure of its Consul token ({expected.prefix})",
-            "State": "ENABLED",
-            "EventPattern": {
-                "source": ["aws.ecs"],
-                "detail-type": ["ECS Task State Change"],
-                "detail": {
-                    "clusterArn": [expected.cluster],
-                    "desiredStatus": ["RUNNING"],
-                    "lastStatus": ["PROVISIONING", "PENDING"],
-                },
-            },
-            "Targets": [
-                {
-                    "Id": "Target0",
-                    "Arn": expected.machine("TaskProvisioning"),
-                    "RoleArn": expected.place.arn(
-                        "iam", "role/TaskProvisioning-EventsRole", region=False
-                    ),
-                    # Only these of an event: it may carry the environment of a task.
-                    "InputTransformer": {
-                        "InputPathsMap": {
-                            "id": "$.id",
-                            "time": "$.time",
-                            "detail-clusterArn": "$.detail.clusterArn",
-                            "detail-taskArn": "$.detail.taskArn",
-                            "detail-lastStatus": "$.detail.lastStatus",
-                            "detail-desiredStatus": "$.detail.desiredStatus",
-                            "detail-version": "$.detail.version",
-                        },
-                        "InputTemplate": (
-                            '{"id":<id>,"time":<time>,"detail":{'
-                            '"clusterArn":<detail-clusterArn>,'
-                            '"taskArn":<detail-taskArn>,'
-                            '"lastStatus":<detail-lastStatus>,'
-                            '"desiredStatus":<detail-desiredStatus>,'
-                            '"version":<detail-version>}}'
-                        ),
-                    },
-                    "RetryPolicy": {
-                        "MaximumEventAgeInSeconds": 24 * 60 * 60,
-                        "MaximumRetryAttempts": 185,
-                    },
-                    "DeadLetterConfig": {"Arn": expected.place.arn("sqs", "DeadLetters")},
-                }
-            ],
-            **expected.tag_list,
-        }
-    }
-
-
-def test_eventbridge_may_start_this_workflow_and_do_nothing_else(case: Case) -> None:
-    deployed, expected = case
-    role = "TaskProvisioning/EventsRole"
-
-    assert permissions(deployed.of_type("AWS::IAM::Policy")[role]) == {
-        expected.machine("TaskProvisioning"): {"states:StartExecution"}
-    }
-    assert deployed.of_type("AWS::IAM::Role")[role] == {
-        "AssumeRolePolicyDocument": {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Effect": "Allow",
-                    "Action": "sts:AssumeRole",
-                    "Principal": {"Service": "events.amazonaws.com"},
-                }
-            ],
-        },
-        **expected.tag_list,
-    }
-
-
-def test_events_that_start_nothing_are_kept_for_two_weeks_encrypted(case: Case) -> None:
-    deployed, expected = case
-    queue = expected.place.arn("sqs", "DeadLetters")
-
-    assert deployed.of_type("AWS::SQS::Queue") == {
-        "DeadLetters": {
-            "MessageRetentionPeriod": 14 * 24 * 60 * 60,
-            "SqsManagedSseEnabled": True,
-            **expected.tag_list,
-        }
-    }
-    (policy,) = deployed.of_type("AWS::SQS::QueuePolicy").values()
-    statements = policy["PolicyDocument"]["Statement"]
-    assert policy == {
-        "Queues": [expected.queue_url],
-        "PolicyDocument": {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Effect": "Deny",
-                    "Action": "sqs:*",
-                    "Principal": {"AWS": "*"},
-                    "Resource": queue,
-                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-                },
-                {
-                    "Sid": statements[1]["Sid"],
-                    "Effect": "Allow",
-                    "Action": "sqs:SendMessage",
-                    "Principal": {"Service": "events.amazonaws.com"},
-                    "Resource": queue,
-                    "Condition": {
-                        "ArnEquals": {
-                            "aws:SourceArn": expected.place.arn("events", "rule/TaskStarts")
-                        }
-                    },
-                },
-            ],
-        },
-    }
 
 
 # --------------------------------------------------------------------------------------------------
@@ -374,6 +349,8 @@ def test_the_outputs_say_where_everything_is_and_hold_no_value(case: Case) -> No
     assert deployed.outputs == {
         "ClusterBootstrapArn": {"Value": expected.machine("ClusterBootstrap")},
         "TaskProvisioningArn": {"Value": expected.machine("TaskProvisioning")},
+        "ReconciliationArn": {"Value": expected.machine("Reconciliation")},
+        "TokenRotationArn": {"Value": expected.machine("TokenRotation")},
         "DeadLetterQueueUrl": {"Value": expected.queue_url},
         "BootstrapTokenSecretArn": {"Value": expected.bootstrap_secret},
         "BootstrapTokenSecretName": {"Value": expected.bootstrap_secret_name},
