@@ -788,7 +788,13 @@ def load_settings(path: Path) -> Settings:
     except ValidationError as error:
         # The check across sections has run if nothing else is wrong; it names one problem only.
         errors = [detail for detail in error.errors(include_url=False) if detail["loc"]]
-        problems += [_from_validation(detail, document) for detail in errors]
+        # A list counts as too short when all of its entries are wrong, which is said already.
+        entries = {detail["loc"][:-1] for detail in errors}
+        problems += [
+            _from_validation(detail, document)
+            for detail in errors
+            if detail["type"] != "too_short" or detail["loc"] not in entries
+        ]
     problems += _across_sections(data, document, problems)
     if problems or settings is None:
         raise SettingsError(_render(path, problems))
@@ -1163,7 +1169,10 @@ def _quotes_note(node: yaml.Node | None) -> str:
 
 
 def _looks_secret(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and _SECRET_LOOK.search(node.value) is not None
+    # A value that begins with "!" is a tag.
+    return isinstance(node, yaml.ScalarNode) and any(
+        _SECRET_LOOK.search(text) for text in (node.value, node.tag)
+    )
 
 
 def _shorten(text: str, limit: int = 80) -> str:

@@ -85,8 +85,11 @@ def _scope(event: Mapping[str, Any]) -> Callable[[Subject], bool]:
     if named is not None:
         return named.__eq__
     after = event.get("after", "")
-    if not isinstance(after, str):
-        message = f'"after" in the input must be the name of a service; it is {after!r:.200}.'
+    if set(event) - {"after"} or not isinstance(after, str):
+        message = (
+            'Start the workflow with {} for everything, {"service": "…"} or {"token": "client"} '
+            'for one token, or {"after": "…"}, the name of a service, to go on after it.'
+        )
         raise InvalidEvent(message)
     # The shared tokens come first, and have no name.
     return lambda subject: not after or subject.service > after

@@ -59,7 +59,7 @@ def _is_rolled_back(request: CustomResourceRequest) -> bool:
     """Whether CloudFormation undoes an update of the stack that failed."""
     with aws.translated_errors(f"Describing the stack {request.stack_id}"):
         answer = aws.client("cloudformation").describe_stacks(StackName=request.stack_id)
-    return any("ROLLBACK" in stack["StackStatus"] for stack in answer["Stacks"])
+        return any("ROLLBACK" in stack["StackStatus"] for stack in answer["Stacks"])
 
 
 def _settle_seconds(properties: Mapping[str, Any]) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -21,6 +21,8 @@ from handlers.core.errors import (
     AwsUnavailable,
     StepError,
 )
+
+T = TypeVar("T")
 
 # The codes that botocore's standard retry mode takes for throttling, and ECS's own.
 _THROTTLING = frozenset(
@@ -45,6 +47,8 @@ _ACCESS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOpera
 # A role that was made a moment ago, in the same deployment, is not known everywhere yet.
 _NOT_YET_KNOWN = frozenset({"UnrecognizedClientException", "InvalidClientTokenId"})
 _SERVER_FAULT = 500
+# botocore takes a proxy's page with status 200 for an empty answer, and trips over other JSON.
+_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 # It tells at each cold start where it found credentials and endpoints.
@@ -77,7 +81,8 @@ def client(service: str, *, attempts: int = 2) -> Any:
 def translated_errors(what: str) -> Iterator[None]:
     """Turn botocore's errors into ours; `what` says what was being done, to what.
 
-    Handle the codes that mean something to the caller inside the `with` block.
+    Handle the codes that mean something to the caller inside the `with` block, and read the answer
+    there: one that is not what AWS answers is no bug of ours.
     """
     try:
         yield
@@ -90,6 +95,23 @@ def translated_errors(what: str) -> Iterator[None]:
     except BotoCoreError as error:  # such as no credentials, no region
         message = f"{what}: {error}"
         raise AwsRequestRefused(message) from error
+    except _UNREADABLE as error:
+        message = f"{what}: the answer is not one of AWS's. Is there a proxy in between?"
+        raise AwsUnavailable(message) from error
+
+
+def member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """Return a member of an answer, inside of `translated_errors`.
+
+    Raises:
+        LookupError, TypeError: if it is absent or of another type.
+
+    """
+    value = answer[name]
+    if not isinstance(value, kind):
+        message = f"{name} is not of the type {kind.__name__}"
+        raise TypeError(message)
+    return value
 
 
 def error_code(error: ClientError) -> str:

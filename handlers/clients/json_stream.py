@@ -48,7 +48,7 @@ def json_objects(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         text = text[position:]
         if len(text) > _MAX_OBJECT_CHARACTERS:
             raise _unreadable("an object has no end")
-    if allowed or text:
+    if allowed:
         raise _unreadable("it has no end")
 
 

@@ -127,9 +127,9 @@ class SecretsManager:
             return version
         if stored.is_public:
             return None
-        if PENDING in version.stages:
+        if PENDING in version.stages and PREVIOUS not in version.stages:
             return version
-        # Another writer has taken the label, perhaps one who is late himself.
+        # Another writer has taken the label, perhaps one who is late himself; or it was current.
         current = self.current(stored.arn)
         replaceable = current is not None and current.version_id == stored.replaces_version_id
         return version if replaceable else None

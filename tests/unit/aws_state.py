@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from moto.core.responses import ActionResult
 from moto.ecs.models import ecs_backends
+from moto.ecs.responses import EC2ContainerServiceResponse
+from moto.moto_api import state_manager
 from moto.secretsmanager.models import secretsmanager_backends
+
+from local.cloud.patching import replaced
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -96,11 +104,12 @@ class SecretsState:
 
 
 class EcsState:
-    """An ECS cluster whose tasks are in the state that a test wants them in."""
+    """An ECS cluster whose tasks and services are in the state that a test wants them in."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self._region: str = client.meta.region_name
+        self._made: set[tuple[str, str]] = set()
 
     def run_task(
         self,
@@ -110,26 +119,153 @@ class EcsState:
         arn: str | None = None,
         cluster: str = "mesh",
         desired_status: str = "RUNNING",
+        last_status: str = "RUNNING",
+        created_at: datetime | None = None,
+        group: str | None = None,
     ) -> str:
-        """Start a task, under the ARN that an event gives it; return its ARN."""
-        self.client.create_cluster(clusterName=cluster)
-        self.client.register_task_definition(
-            family=family,
-            containerDefinitions=[{"name": "app", "image": "app:1", "memory": 128}],
-        )
+        """Start a task, under the ARN that an event gives it; return its ARN.
+
+        ECS says when it was made only if it is told here.
+        """
+        self.create_cluster(cluster)
+        self._define(family)
         task_arn: str = self.client.run_task(
             cluster=cluster,
             taskDefinition=family,
             launchType="FARGATE",
             tags=[{"key": key, "value": value} for key, value in (tags or {}).items()],
+            **({"group": group} if group is not None else {}),
         )["tasks"][0]["taskArn"]
-        tasks = ecs_backends[ACCOUNT][self._region].tasks[cluster]
+        tasks = self._tasks(cluster)
         task = tasks.pop(task_arn)
         if arn is not None:
             task.id = arn.rpartition("/")[2]
         task.desired_status = desired_status
+        task.last_status = last_status
+        if created_at is not None:
+            vars(task)["created_at"] = created_at  # moto's tasks have none
         tasks[task.task_arn] = task
         return str(task.task_arn)
+
+    def run_tasks(self, count: int, **state: Any) -> set[str]:
+        """Start many tasks that are all alike; return their ARNs."""
+        first = self.run_task(**state)
+        tasks = self._tasks("mesh")
+        for _ in range(count - 1):
+            task = copy.copy(tasks[first])
+            task.id = uuid.uuid4().hex
+            tasks[task.task_arn] = task
+        return {first} | set(list(tasks)[1 - count :] if count > 1 else ())
+
+    def drain(self, task_arn: str) -> None:
+        """Let a task be wanted to stop, while it runs on."""
+        task = self._tasks("mesh")[task_arn]
+        task.desired_status, task.last_status = "STOPPED", "DEACTIVATING"
+
+    def stop(self, task_arn: str) -> None:
+        """Stop a task, which ECS remembers for a while."""
+        task = self._tasks("mesh")[task_arn]
+        task.desired_status = task.last_status = "STOPPED"
+
+    def create_cluster(self, name: str = "mesh") -> None:
+        if ("cluster", name) not in self._made:
+            self._made.add(("cluster", name))
+            self.client.create_cluster(clusterName=name)
+
+    def create_service(
+        self, name: str, *, deployed_at: datetime, controller: str = "ECS", **state: Any
+    ) -> None:
+        """Create a service in some state, as `show_service` takes it. Starts no task."""
+        self.create_cluster()
+        self._define("web")
+        self.client.create_service(
+            cluster="mesh",
+            serviceName=name,
+            taskDefinition="web",
+            desiredCount=1,
+            deploymentController={"type": controller},
+        )
+        self.show_service(name, deployed_at=deployed_at, **state)
+
+    def show_service(
+        self,
+        name: str,
+        *,
+        deployed_at: datetime,
+        rollout: str | None = "COMPLETED",
+        counts: tuple[int, int, int] = (1, 1, 0),
+        earlier_deployments: int = 0,
+        status: str = "ACTIVE",
+    ) -> None:
+        """Put a service into a state: when its latest deployment began, and how far it is.
+
+        `counts` are the tasks that are desired, running and pending.
+        """
+        service = self._services()[f"mesh:{name}"]
+        service.desired_count, service.running_count, service.pending_count = counts
+        service.status = status
+        vars(service)["created_at"] = deployed_at  # moto's services have none
+        # Other controllers than ECS itself have none.
+        for deployment in service.deployments:
+            deployment["createdAt"] = deployed_at
+            deployment.pop("rolloutState", None)
+            if rollout is not None:
+                deployment["rolloutState"] = rollout
+        service.deployments += [
+            {**service.deployments[0], "id": f"ecs-svc/{number}", "status": "ACTIVE"}
+            for number in range(earlier_deployments)
+        ]
+
+    def deployed_at(self, name: str) -> datetime:
+        """Return when a service's latest deployment began."""
+        answer = self.client.describe_services(cluster="mesh", services=[name])
+        deployed_at: datetime = answer["services"][0]["deployments"][0]["createdAt"]
+        return deployed_at
+
+    def _define(self, family: str) -> None:
+        if ("family", family) not in self._made:
+            self._made.add(("family", family))
+            self.client.register_task_definition(
+                family=family,
+                containerDefinitions=[{"name": "app", "image": "app:1", "memory": 128}],
+            )
+
+    def _tasks(self, cluster: str) -> dict[str, Any]:
+        tasks: dict[str, Any] = ecs_backends[ACCOUNT][self._region].tasks[cluster]
+        return tasks
+
+    def _services(self) -> dict[str, Any]:
+        services: dict[str, Any] = ecs_backends[ACCOUNT][self._region].services
+        return services
+
+
+@contextmanager
+def corrected_ecs() -> Iterator[None]:
+    """Let moto list tasks as ECS does, and leave them in the state that a test has put them in.
+
+    ECS lists 100 at a time, of exactly one cluster, and those that are wanted to run if nobody asks
+    for others. moto lets a task stop when it has been looked at.
+    """
+
+    def list_tasks(response: EC2ContainerServiceResponse) -> ActionResult:
+        backend = response.ecs_backend
+        cluster = backend._get_cluster(response._get_param("cluster", "default"))
+        desired = response._get_param("desiredStatus") or "RUNNING"
+        arns = [
+            task.task_arn
+            for task in backend.tasks.get(cluster.name, {}).values()
+            if task.desired_status == desired
+        ]
+        first = int(response._get_param("nextToken") or 0)
+        end = first + response._get_int_param("maxResults", 100)
+        more = {"nextToken": str(end)} if end < len(arns) else {}
+        return ActionResult({"taskArns": arns[first:end], **more})
+
+    never = {"progression": "manual", "times": 10**9}
+    state_manager.set_transition("ecs::task", never)
+    with replaced(EC2ContainerServiceResponse, "list_tasks", list_tasks):
+        yield
+    state_manager.unset_transition("ecs::task")
 
 
 @contextmanager

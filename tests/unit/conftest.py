@@ -23,8 +23,16 @@ from local.cloud.secrets_manager import corrected_secrets_manager
 from local.consul import ConsulServer, EmbeddedConsul
 from local.consul.api import Flavour
 from local.consul.remote import ADDRESS_VARIABLE, RemoteConsul, remote_consul
-from tests.unit.aws_state import CLUSTER_ARN, PREFIX, REGION, EcsState, SecretsState
+from tests.unit.aws_state import (
+    CLUSTER_ARN,
+    PREFIX,
+    REGION,
+    EcsState,
+    SecretsState,
+    corrected_ecs,
+)
 from tests.unit.consul_state import ConsulState
+from tests.unit.mesh_state import Clock, MeshState
 from tests.unit.steps import Steps
 
 FLAVOURS: tuple[Flavour, ...] = ("1.10", "current")
@@ -69,7 +77,7 @@ def new_process() -> Iterator[Callable[[], None]]:
 @pytest.fixture(scope="module")
 def _moto() -> Iterator[MockAWS]:
     """Takes a moment to start, and none to empty."""
-    with mock_aws() as mock, corrected_secrets_manager():
+    with mock_aws() as mock, corrected_secrets_manager(), corrected_ecs():
         yield mock
 
 
@@ -159,6 +167,50 @@ def _connected(
         yield state
     finally:
         state.close()
+
+
+# --- a mesh --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the steps, which stands still until a test lets time pass."""
+    clock = Clock()
+    monkeypatch.setattr("handlers.core.clock.now", clock.now)
+    return clock
+
+
+@pytest.fixture
+def mesh(
+    consul: ConsulState,
+    secrets: SecretsState,
+    ecs: EcsState,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MeshState:
+    """A bootstrapped cluster without any service, whose controller uses its own token."""
+    return _mesh(MeshState(secrets, consul, ecs, clock), monkeypatch)
+
+
+@pytest.fixture
+def embedded_mesh(
+    embedded: ConsulState,
+    secrets: SecretsState,
+    ecs: EcsState,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MeshState:
+    """The same, always embedded: for tests that watch the server or make it fail."""
+    return _mesh(MeshState(secrets, embedded, ecs, clock), monkeypatch)
+
+
+def _mesh(mesh: MeshState, monkeypatch: pytest.MonkeyPatch) -> MeshState:
+    for variable, secret in (
+        (environment.CLIENT_TOKEN_SECRET_ARN, names.client_secret_name(PREFIX)),
+        (environment.CONTROLLER_TOKEN_SECRET_ARN, names.controller_secret_name(PREFIX)),
+    ):
+        monkeypatch.setenv(variable, mesh.secrets.arn(secret))
+    return mesh
 
 
 # --- running steps -------------------------------------------------------------------------------

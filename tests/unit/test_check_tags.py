@@ -36,7 +36,7 @@ from handlers.core.errors import (
     TaskNotVisibleYet,
     UnsupportedTenancy,
 )
-from tests.unit.aws_state import CLUSTER_ARN, EcsState, answering
+from tests.unit.aws_state import CLUSTER_ARN, EcsState, SecretsState, answering
 from tests.unit.steps import Steps
 
 MESH = "consul.hashicorp.com/mesh"
@@ -352,12 +352,10 @@ def test_a_named_service_cannot_take_a_secret_of_the_controller(steps: Steps, na
     ("event", "message"),
     [
         pytest.param({"service": "web", **by_hand(TASK_ARN)},
-                     'The input has both "service" and "detail". Give the service to make sure of '
-                     "its token, or the detail of an event to do that for the service of a task.",
+                     'The input has both "service" and "detail". Give one of them.',
                      id="both"),
         pytest.param({"service": "web", "detail": None},
-                     'The input has both "service" and "detail". Give the service to make sure of '
-                     "its token, or the detail of an event to do that for the service of a task.",
+                     'The input has both "service" and "detail". Give one of them.',
                      id="both, one null"),
         pytest.param({"service": None},
                      "service must be the name of a service, a text; it is None.", id="null"),
@@ -371,6 +369,70 @@ def test_a_service_is_named_by_a_text_and_alone(
 ) -> None:
     assert str(steps.fail(check_tags, input_with(event), InvalidEvent)) == message
     assert steps.remote_calls == {}
+
+
+# --- a shared token ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "secret", "kind"),
+    [
+        ({"token": "client"}, "acme-consul-client-token", "client"),
+        ({"token": "controller"}, "acme-consul-controller-token", "controller"),
+    ],
+)
+def test_a_shared_token_is_repaired_by_its_name(
+    secrets: SecretsState,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    event: JsonObject,
+    secret: str,
+    kind: str,
+) -> None:
+    arn = secrets.create(secret, "{}")
+    monkeypatch.setenv(f"{kind.upper()}_TOKEN_SECRET_ARN", arn)
+    result = steps.run(check_tags, input_with(event, {kind: "x"}))
+    assert steps.remote_calls == {}
+    # It is no service's, and its secret exists: it is never created here.
+    assert set(result) == {"mesh", "secret", "token", "policy"}
+    assert result["mesh"] is True
+    assert result["secret"] == {"id": arn}
+    assert result["token"] == {
+        "description": f"ECS Consul {kind} Token\nconsul.hashicorp.com/cluster: {CLUSTER_ARN}",
+        "service_identities": [],
+        "policies": [f"acme-consul-{kind}-policy"],
+    }
+    assert result["policy"]["name"] == f"acme-consul-{kind}-policy"
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ({"token": "all"}, """token must be "client" or "controller"; it is 'all'."""),
+        ({"token": "client", "service": "web"},
+         'The input has both "service" and "token". Give one of them.'),
+        ({"token": "client", **by_hand(TASK_ARN)},
+         'The input has both "token" and "detail". Give one of them.'),
+    ],
+    ids=["another", "and a service", "and a task"],
+)  # fmt: skip
+@pytest.mark.usefixtures("_aws")
+def test_a_shared_token_is_named_by_one_of_two_words_and_alone(
+    steps: Steps, event: JsonObject, message: str
+) -> None:
+    assert str(steps.fail(check_tags, input_with(event), InvalidEvent)) == message
+
+
+def test_a_function_that_knows_no_shared_secret_says_which_variable_it_lacks(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    del secrets
+    error = steps.fail(check_tags, input_with({"token": "client"}), InvalidConfiguration)
+    assert str(error) == (
+        "The environment variable CLIENT_TOKEN_SECRET_ARN of the function is not set. Deploy it "
+        "again."
+    )
 
 
 # --- events --------------------------------------------------------------------------------------

@@ -268,6 +268,160 @@ def test_a_reset_index_is_found_through_a_client_agent_too(steps: Steps) -> None
     assert "write 5 to the file acl-bootstrap-reset" in str(error)
 
 
+# --- all tokens ----------------------------------------------------------------------------------
+
+LIST = "consul:GET /v1/acl/tokens"
+
+
+def names_only(token: dict[str, Any]) -> str | None:
+    """Keep the descriptions, where there are any."""
+    return token["Description"] or None
+
+
+def test_all_tokens_are_listed_with_their_secrets_and_only_what_is_kept_of_them_is_returned(
+    client: ConsulClient,
+) -> None:
+    client.create_token({**TOKEN, "Description": "ours"})
+    client.create_token({"Description": ""})
+    remote_calls.start_counting()
+    found = client.list_tokens(lambda token: token if token["Description"] == "ours" else None)
+    assert [(token["AccessorID"], token["SecretID"]) for token in found] == [
+        (TOKEN["AccessorID"], TOKEN["SecretID"])
+    ]
+    assert remote_calls.counted() == {LIST: 1}
+    assert "ours" in client.list_tokens(names_only)
+    assert "" not in client.list_tokens(names_only)
+    assert client.list_tokens(lambda _: None) == []
+
+
+def listed(*descriptions: str) -> bytes:
+    return json.dumps([{"Description": text} for text in descriptions]).encode()
+
+
+def test_a_list_may_be_longer_than_any_other_answer() -> None:
+    body = listed(*["x" * 500] * 20_000)
+    assert len(body) > 8 * 1024 * 1024
+    with answering(Answer(200, body)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        assert sum(client.list_tokens(lambda token: len(token["Description"]))) == 10_000_000
+
+
+def test_an_empty_list_is_one() -> None:
+    with answering(Answer(200, b"[]")) as server:
+        assert ConsulClient(server.address, token=OwnToken()).list_tokens(names_only) == []
+        assert server.requests[0].headers["X-Consul-Token"] == OWN_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"), WRITES, ids=[f"{status} {text}"[:60] for status, text, _ in WRITES]
+)
+def test_a_refused_list_is_the_error_that_its_status_and_text_say(
+    steps: Steps, status: int, text: str, kind: type[StepError]
+) -> None:
+    headers = REFUSED if status == 403 else READ
+    with answering(Answer(status, text.encode(), headers)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        error = steps.failure(lambda: client.list_tokens(names_only), kind)
+    assert server.address in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b'[{"SecretID": "hunter2"', b"<html>", b'{"SecretID": "hunter2"}', b"null", b"[7]",
+     b'[{"SecretID": hunter2}]', b"[" * 100_000, b'[{"a":' + b"[" * 100_000],
+    ids=["empty", "cut off", "HTML", "an object", "null", "a list of numbers", "no JSON", "deep",
+         "a deep object"],
+)  # fmt: skip
+def test_a_list_that_is_none_is_not_consuls(steps: Steps, body: bytes) -> None:
+    with answering(Answer(200, body)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        error = steps.failure(lambda: client.list_tokens(str), ConsulUnavailable)
+    assert str(error) == (
+        f"Reading a list: the answer from {server.address} is not Consul's. Is it the address?"
+    )
+    assert "hunter2" not in "".join(steps.outputs)
+
+
+def test_a_refusal_of_a_list_is_not_read_to_its_end_either(steps: Steps) -> None:
+    four_mib = 4 * 1024 * 1024
+    with answering(Answer(500, b" " * (four_mib + 2**17), length=64 * four_mib)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        error = steps.failure(lambda: client.list_tokens(names_only), ConsulUnavailable)
+    assert str(error) == f"Consul at {server.address} answered with more than {four_mib} bytes."
+
+
+def test_a_list_that_breaks_off_is_asked_for_once_more_from_its_beginning() -> None:
+    whole = listed("a", "b")
+    answers = [Answer(200, whole[:-2], length=1000), Answer(200, whole)]
+    with LoopbackServer(lambda _: answers.pop(0)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        assert client.list_tokens(names_only) == ["a", "b"]
+    assert remote_calls.counted() == {LIST: 2}
+
+
+def test_a_list_that_breaks_off_twice_is_given_up(steps: Steps) -> None:
+    with answering(Answer(200, b'[{"SecretID": "hunter2', length=1000)) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        error = steps.failure(lambda: client.list_tokens(names_only), ConsulUnavailable)
+    assert "no answer from Consul (IncompleteRead" in str(error)
+    assert len(server.requests) == 2
+    assert "hunter2" not in "".join(steps.outputs)
+
+
+def test_an_error_of_ours_about_a_token_of_the_list_is_passed_on(steps: Steps) -> None:
+    def refuse(_: Any) -> None:
+        message = "hidden"
+        raise ConsulPermissionDenied(message)
+
+    with answering(Answer(200, listed("a"))) as server:
+        client = ConsulClient(server.address, token=OwnToken())
+        steps.failure(lambda: client.list_tokens(refuse), ConsulPermissionDenied)
+        # And the connection serves the next request.
+        assert client.list_tokens(names_only) == ["a"]
+
+
+# --- our own token -------------------------------------------------------------------------------
+
+
+class TokenThatChanges(OwnToken):
+    """A token that is another one each time that it is read again."""
+
+    def __init__(self) -> None:
+        self.current = 0
+
+    def value(self) -> str:
+        return f"token-{self.current}"
+
+    def read_again(self) -> str:
+        self.current += 1
+        return self.value()
+
+
+def test_our_token_is_read_again_when_a_step_asks_for_it() -> None:
+    with answering(Answer(200, b"[]")) as server:
+        client = ConsulClient(server.address, token=TokenThatChanges())
+        for _ in range(2):
+            client.list_tokens(names_only)
+        client.use_fresh_token()
+        client.list_tokens(names_only)
+        sent = [request.headers["X-Consul-Token"] for request in server.requests]
+    assert sent == ["token-0", "token-0", "token-1"]
+
+
+def test_a_list_that_is_refused_for_our_token_is_sent_again_with_the_new_one() -> None:
+    answers = [Answer(403, b"ACL not found", REFUSED), Answer(200, listed("a"))]
+    with LoopbackServer(lambda _: answers.pop(0)) as server:
+        client = ConsulClient(server.address, token=TokenThatChanges())
+        assert client.list_tokens(names_only) == ["a"]
+        sent = [request.headers["X-Consul-Token"] for request in server.requests]
+    assert sent == ["token-0", "token-1"]
+
+
+def test_a_client_without_a_token_has_none_to_read_again(server: EmbeddedConsul) -> None:
+    ConsulClient(server.address).use_fresh_token()
+    assert server.requests == []
+
+
 # --- answers that are none -----------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def existing(consul: ConsulState, stored: Stored, **changes: Any) -> None:
     consul.create_token(**{key: value for key, value in fields.items() if value is not None})
 
 
-# --- absent, the same, drifted -------------------------------------------------------------------
+# --- absent, the same ----------------------------------------------------------------------------
 
 
 def test_an_absent_token_is_created_with_the_ids_of_the_secret(
@@ -149,6 +149,94 @@ def test_a_warm_process_does_not_read_its_own_token_again(
     new_process()
     steps.run(create_token, stored.state)
     assert steps.remote_calls == {READ: 1, SECRET: 2}
+
+
+# --- another version meanwhile -------------------------------------------------------------------
+
+
+def rotate(secrets: SecretsState) -> TokenIds:
+    """Let a person put other IDs into the secret."""
+    ids = TokenIds.new()
+    secrets.put(NAME, ids.to_secret_string())
+    return ids
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_version_that_was_superseded_is_not_made_again_but_what_tasks_pull_is(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps, *, exists: bool
+) -> None:
+    ids = rotate(secrets)
+    if exists:
+        existing(consul, stored, AccessorID=ids.accessor_id, SecretID=ids.secret_id)
+    assert steps.run(create_token, stored.state) == {"change": "superseded"}
+    assert consul.token(stored.ids.accessor_id) is None
+    assert consul.token(ids.accessor_id) == wanted(
+        stored, AccessorID=ids.accessor_id, SecretID=ids.secret_id
+    )
+    assert steps.remote_calls[SECRET] == 3
+
+
+def test_a_version_that_was_superseded_by_one_without_ids_leaves_nothing_to_make(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
+) -> None:
+    secrets.put(NAME, "{}")
+    assert steps.run(create_token, stored.state) == {"change": "superseded"}
+    assert consul.token(stored.ids.accessor_id) is None
+    assert steps.remote_calls == {SECRET: 2}
+
+
+def test_a_pending_version_whose_predecessor_was_replaced_is_superseded(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
+) -> None:
+    pending = TokenIds.new()
+    version_id = secrets.client.put_secret_value(
+        SecretId=NAME, SecretString=pending.to_secret_string(), VersionStages=["AWSPENDING"]
+    )["VersionId"]
+    stored.state["secret"]["version_id"] = version_id
+    ids = TokenIds.new()
+    secrets.client.put_secret_value(
+        SecretId=NAME,
+        SecretString=ids.to_secret_string(),
+        VersionStages=["AWSCURRENT", "AWSPENDING"],
+    )
+    assert steps.run(create_token, stored.state) == {"change": "superseded"}
+    assert consul.token(pending.accessor_id) is None
+    assert consul.token(ids.accessor_id) is not None
+
+
+def test_a_pending_version_that_can_still_be_published_is_made_whoever_has_its_label(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
+) -> None:
+    pending = TokenIds.new()
+    version_id = secrets.client.put_secret_value(
+        SecretId=NAME, SecretString=pending.to_secret_string(), VersionStages=["AWSPENDING"]
+    )["VersionId"]
+    stored.state["secret"]["version_id"] = version_id
+    secrets.client.put_secret_value(SecretId=NAME, SecretString="{}", VersionStages=["AWSPENDING"])
+    assert steps.run(create_token, stored.state) == {"change": "created"}
+    assert consul.token(pending.accessor_id) is not None
+
+
+def test_a_superseded_version_does_not_make_what_holds_no_ids_an_error_of_its_own(
+    consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps
+) -> None:
+    del consul
+    secrets.put(NAME, "hunter2-hunter2")
+    error = steps.fail(create_token, stored.state, InvalidSecret)
+    assert str(error).startswith(f"The secret {stored.arn}: the value is not JSON.")
+
+
+def test_a_mark_goes_when_a_token_is_brought_in_line(
+    consul: ConsulState, stored: Stored, steps: Steps
+) -> None:
+    # Somebody has made a superseded token current again.
+    mark = "consul-on-ecs/not-pulled-since: 2026-01-05T20:10:01Z"
+    existing(consul, stored, Description=f"{DESCRIPTION}\n{mark}")
+    assert steps.run(create_token, stored.state) == {"change": "updated"}
+    assert consul.token(stored.ids.accessor_id) == wanted(stored)
+
+
+# --- drifted -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -504,7 +592,9 @@ def test_an_own_token_that_is_refused_before_a_write_is_read_again(
     assert embedded.token(stored.ids.accessor_id) == wanted(stored)
 
 
-@pytest.mark.parametrize("token", [str(uuid.uuid4()), json.dumps({"token": str(uuid.uuid4())})])
+@pytest.mark.parametrize(
+    "token", [str(uuid.uuid4()), json.dumps({"token": str(uuid.uuid4())})], ids=["bare", "in JSON"]
+)
 def test_an_own_token_that_consul_does_not_know_names_its_secret(
     consul: ConsulState, secrets: SecretsState, stored: Stored, steps: Steps, token: str
 ) -> None:

@@ -24,13 +24,23 @@ HEAVY = {"boto3", "requests"}
 
 # What each handler has loaded before its first invocation.
 LOADS = {
+    "abandon_rotation": {"boto3", "requests"},
     "answer_cloudformation": set[str](),
     "bootstrap_acls": {"boto3", "requests"},
     "check_consul": {"requests"},
+    "check_redeployments": {"boto3"},
     "check_tags": {"boto3"},
     "create_policy": {"requests"},
     "create_token": {"boto3", "requests"},
+    "delete_unused": {"boto3", "requests"},
+    "find_drift": {"boto3", "requests"},
+    "plan_rotation": {"requests"},
+    "prove_token": {"boto3", "requests"},
     "publish_secret": {"boto3"},
+    "redeploy_service": {"boto3"},
+    "report_reconciliation": set(),
+    "report_rotation": set(),
+    "retire_tokens": {"boto3", "requests"},
     "start_deployment_run": {"boto3"},
     "store_secret": {"boto3"},
 }

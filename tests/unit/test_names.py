@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +101,66 @@ def test_the_programs_in_a_task_have_the_same_rule_for_service_names(name: str) 
     # They may not import the handlers, so the rule is written twice.
     assert task_config.SERVICE_NAME_RULE == names.SERVICE_NAME_RULE
     assert task_config.is_valid_service_name(name) is names.is_valid_service_name(name)
+
+
+# --- the mark of a token that no new task can have -----------------------------------------------
+
+EVENING = datetime(2026, 1, 5, 20, 10, 1, tzinfo=UTC)
+LATER = datetime(2026, 1, 6, 0, 0, 0, tzinfo=UTC)
+MARK = "consul-on-ecs/not-pulled-since: 2026-01-05T20:10:01Z"
+DESCRIPTION = f"Token for web service\nconsul.hashicorp.com/cluster: {CLUSTER_ARN}"
+
+
+@pytest.mark.parametrize(
+    ("description", "marked"),
+    [
+        pytest.param(DESCRIPTION, f"{DESCRIPTION}\n{MARK}", id="one more line"),
+        pytest.param(f"{DESCRIPTION}\n", f"{DESCRIPTION}\n{MARK}", id="after a line end"),
+        pytest.param(f"{DESCRIPTION}\n{MARK}", f"{DESCRIPTION}\n{MARK}", id="the same once more"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since: 2020-01-01T00:00:00Z",
+                     f"{DESCRIPTION}\n{MARK}", id="in the place of an earlier one"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since: soon",
+                     f"{DESCRIPTION}\n{MARK}", id="in the place of one that is none"),
+        pytest.param(f"{MARK}\n{DESCRIPTION}\nconsul-on-ecs/not-pulled-since:",
+                     f"{DESCRIPTION}\n{MARK}", id="in the place of several"),
+        pytest.param(f"{DESCRIPTION}\nedited", f"{DESCRIPTION}\nedited\n{MARK}",
+                     id="what else is there stays"),
+        pytest.param(DESCRIPTION.replace("\n", "\r\n"), f"{DESCRIPTION}\n{MARK}",
+                     id="edited on Windows"),
+        pytest.param("", MARK, id="empty"),
+    ],
+)  # fmt: skip
+def test_a_mark_is_the_last_line_of_a_description(description: str, marked: str) -> None:
+    assert names.with_not_pulled_since(description, EVENING) == marked
+    assert names.not_pulled_since(marked) == EVENING
+
+
+def test_a_mark_leaves_the_owner_and_the_service_as_they_are() -> None:
+    marked = names.with_not_pulled_since(DESCRIPTION, EVENING)
+    assert names.owning_cluster(marked) == CLUSTER_ARN
+    assert names.described_service(marked) == "web"
+
+
+@pytest.mark.parametrize(
+    ("description", "moment"),
+    [
+        pytest.param("", None, id="empty"),
+        pytest.param(DESCRIPTION, None, id="no mark"),
+        pytest.param(f"{DESCRIPTION}\nnot {MARK}", None, id="inside of a line"),
+        pytest.param(f"{DESCRIPTION}\n{MARK.replace(': ', ':')}", None, id="without the space"),
+        pytest.param(f"{DESCRIPTION}\n{MARK.replace('Z', '')}", None, id="without an offset"),
+        pytest.param(f"{DESCRIPTION}\n{MARK} or so", None, id="followed by something"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since: soon", None, id="no time"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since: ", None, id="nothing"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since-2: 2026-01-05T20:10:01Z",
+                     None, id="another key"),
+        pytest.param(f"{DESCRIPTION}\r\n{MARK}\r\n", EVENING, id="edited on Windows"),
+        pytest.param(f"{MARK}\n{DESCRIPTION}", EVENING, id="another place"),
+        pytest.param(f"{DESCRIPTION}\nconsul-on-ecs/not-pulled-since: 2026-01-06T05:30:00+05:30",
+                     LATER, id="another offset"),
+    ],
+)  # fmt: skip
+def test_a_mark_is_read_only_if_it_is_a_whole_line_with_a_time(
+    description: str, moment: datetime | None
+) -> None:
+    assert names.not_pulled_since(description) == moment

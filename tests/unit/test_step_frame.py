@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from handlers import check_tags, create_token, publish_secret, store_secret
 from handlers.core import errors, remote_calls
 from handlers.core.errors import ConsulUnavailable, InvalidStepInput
 from handlers.core.step import step
-from handlers.core.step_input import take, take_strings
+from handlers.core.step_input import take, take_objects, take_strings, take_time
 from handlers.core.token_secret import TokenIds
 from tests.unit.aws_state import CLUSTER_ARN, EcsState, SecretsState
 from tests.unit.consul_state import ConsulState
@@ -200,6 +201,42 @@ def test_what_is_there_is_returned() -> None:
     assert take_strings(state, "names") == ("x", "y")
 
 
+@pytest.mark.parametrize("half", ["\ud83d", "web\udc00"])
+def test_half_a_character_is_no_text(half: str) -> None:
+    # JSON can escape it, and neither AWS nor Consul takes it.
+    state = json.loads(json.dumps({"name": half, "names": ["web", half]}))
+    with pytest.raises(InvalidStepInput, match='needs "name", a string'):
+        take(state, "name", str)
+    with pytest.raises(InvalidStepInput, match='needs "names", a list of strings'):
+        take_strings(state, "names")
+
+
+def test_a_list_of_objects_is_returned() -> None:
+    assert take_objects({"a": {"items": [{}, {"b": 1}]}}, "a.items") == ({}, {"b": 1})
+
+
+@pytest.mark.parametrize("items", [None, {}, [{}, "hunter2"], [None]], ids=repr)
+def test_a_list_of_something_else_is_named_by_its_path_and_not_shown(items: Any) -> None:
+    with pytest.raises(InvalidStepInput) as caught:
+        take_objects({"items": items}, "items")
+    assert str(caught.value).startswith('The input of the step needs "items", a list')
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_moment_is_read_with_its_offset() -> None:
+    evening = datetime(2026, 1, 5, 20, 10, 1, tzinfo=UTC)
+    assert take_time({"a": {"since": "2026-01-05T20:10:01Z"}}, "a.since") == evening
+
+
+@pytest.mark.parametrize("value", ["", "hunter2", "2026-01-05T20:10:01", "2026-01-05"])
+def test_a_text_that_is_no_moment_is_named_by_its_path_and_not_shown(value: str) -> None:
+    with pytest.raises(InvalidStepInput) as caught:
+        take_time({"a": {"since": value}}, "a.since")
+    assert str(caught.value) == (
+        'The input of the step needs "a.since", a time such as 2026-01-05T20:10:01Z.'
+    )
+
+
 # --- error names ---------------------------------------------------------------------------------
 
 
@@ -221,6 +258,7 @@ def test_every_error_is_either_worth_another_try_or_not() -> None:
         "ConsulObjectGone",
         "ConsulUnavailable",
         "TaskNotVisibleYet",
+        "TokenNotVisibleYet",
     }
 
 

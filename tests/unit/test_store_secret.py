@@ -276,6 +276,120 @@ def test_of_thirty_writers_at_once_one_wins_and_all_agree(
     )
 
 
+# --- new IDs although there are valid ones -------------------------------------------------------
+
+WEB = {"service": "web"}
+RENEW = {**STATE, "renew": WEB}
+
+
+def test_renewed_ids_are_written_ahead_and_tasks_go_on_pulling_the_old_ones(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    arn = secrets.create(NAME, IDS)
+    current = secrets.current_id(NAME)
+    result = steps.run(store_secret, RENEW)
+    stages = secrets.stages(NAME)
+    assert stages["AWSCURRENT"] == IDS
+    assert set(json.loads(stages["AWSPENDING"])) == {"accessor_id", "token"}
+    assert result == {
+        "arn": arn,
+        "version_id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}#{current}")),
+        "replaces_version_id": current,
+        "accessor_id": accessor_id_of(stages["AWSPENDING"]),
+        "public": False,
+        "previous": [{"subject": WEB, "accessor_id": accessor_id_of(IDS)}],
+    }
+    for name in ("accessor_id", "token"):
+        assert json.loads(stages["AWSPENDING"])[name] != json.loads(IDS)[name]
+    assert steps.remote_calls == {
+        "secretsmanager:GetSecretValue": 1,
+        "secretsmanager:PutSecretValue": 1,
+    }
+
+
+@pytest.mark.parametrize("subject", [{"token": "client"}, {"token": "controller"}], ids=str)
+def test_a_shared_token_is_renewed_in_the_secret_that_the_deployment_made(
+    secrets: SecretsState, steps: Steps, subject: dict[str, str]
+) -> None:
+    arn = secrets.create("theirs/token", IDS)
+    result = steps.run(store_secret, {"secret": {"id": arn}, "renew": subject})
+    assert result["previous"] == [{"subject": subject, "accessor_id": accessor_id_of(IDS)}]
+    assert secrets.current("theirs/token") == IDS
+
+
+def test_renewing_again_before_the_switch_takes_the_ids_that_are_there(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    secrets.create(NAME, IDS)
+    first = steps.run(store_secret, RENEW)
+    before = secrets.versions(NAME)
+    assert steps.run(store_secret, RENEW) == first
+    assert secrets.versions(NAME) == before
+
+
+def test_renewing_again_after_the_switch_is_another_rotation(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    secrets.create(NAME, IDS)
+    first = steps.run(store_secret, RENEW)
+    steps.run(publish_secret, {"secret": first})
+    second = steps.run(store_secret, RENEW)
+    assert second["accessor_id"] not in {first["accessor_id"], accessor_id_of(IDS)}
+    assert second["previous"] == [{"subject": WEB, "accessor_id": first["accessor_id"]}]
+    assert second["replaces_version_id"] == first["version_id"]
+
+
+@pytest.mark.parametrize("value", [None, EMPTY], ids=["absent", "empty"])
+def test_without_ids_there_is_nothing_to_replace(
+    secrets: SecretsState, steps: Steps, value: str | None
+) -> None:
+    if value is not None:
+        secrets.create(NAME, value)
+    result = steps.run(store_secret, RENEW)
+    assert result["previous"] == []
+    assert result["public"] is False
+    # The same as for a new service: whoever provisions it meanwhile takes the same IDs.
+    del result["previous"]
+    assert steps.run(store_secret, STATE) == result
+
+
+def test_valid_ids_are_left_alone_by_others_while_a_rotation_is_on_its_way(
+    secrets: SecretsState, steps: Steps
+) -> None:
+    secrets.create(NAME, IDS)
+    steps.run(store_secret, RENEW)
+    result = steps.run(store_secret, STATE)
+    assert (result["accessor_id"], result["public"]) == (accessor_id_of(IDS), True)
+    assert "previous" not in result
+
+
+def test_of_many_rotations_at_once_all_write_the_same_ids(secrets: SecretsState) -> None:
+    secrets.create(NAME, IDS)
+    results = at_the_same_time([lambda: store_secret.handler(RENEW, None)] * 10)
+    stages = secrets.stages(NAME)
+    assert set(stages) == {"AWSCURRENT", "AWSPENDING"}
+    assert results == [results[0]] * 10
+    assert isinstance(results[0], dict)
+    assert results[0]["accessor_id"] == accessor_id_of(stages["AWSPENDING"])
+
+
+def test_what_is_no_pair_of_ids_is_not_renewed(secrets: SecretsState, steps: Steps) -> None:
+    secrets.create(NAME, "hunter2-hunter2")
+    before = secrets.versions(NAME)
+    steps.fail(store_secret, RENEW, InvalidSecret)
+    assert secrets.versions(NAME) == before
+
+
+@pytest.mark.parametrize("renew", [None, True, "web", {"service": "Web"}, {}], ids=repr)
+def test_whose_ids_are_renewed_has_to_be_said(
+    secrets: SecretsState, steps: Steps, renew: Any
+) -> None:
+    secrets.create(NAME, IDS)
+    before = secrets.versions(NAME)
+    steps.fail(store_secret, {**STATE, "renew": renew}, InvalidStepInput)
+    assert secrets.versions(NAME) == before
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 PAIR = json.loads(IDS)
