@@ -648,8 +648,8 @@ class AclController(Construct):
 
     def _looking_at_tasks(self) -> list[iam.PolicyStatement]:
         return [
-            # ListTasks is not about a resource that there is; a condition names the cluster
-            # (service authorization reference, Amazon ECS).
+            # The service authorization reference knows container instances only as the resource of
+            # ListTasks; which cluster is listed, a condition says.
             iam.PolicyStatement(
                 actions=["ecs:ListTasks"],
                 resources=["*"],

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 import cdk_nag
@@ -14,6 +15,7 @@ import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
 from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 
+from settings import _MAX_RULES_BYTES
 from tests.infrastructure.dependencies import needs
 from tests.infrastructure.policies import as_list
 from tests.infrastructure.test_functions import (
@@ -28,7 +30,7 @@ from tests.infrastructure.test_workflow_resources import (
     MACHINES,
     START_THEMSELVES,
 )
-from tests.synthesized import Deployed, Place
+from tests.synthesized import EVERYTHING, Deployed, Place, synthesize
 
 # Each kind is asserted whole elsewhere in this folder; definitions, in tests/workflows. Without
 # settings a task's event and a schedule start something.
@@ -203,6 +205,24 @@ def test_a_circle_would_be_noticed(how: str) -> None:
 
     with pytest.raises(CycleError):
         TopologicalSorter(needs(template)).prepare()
+
+
+def test_the_most_rules_that_the_settings_allow_fit_into_a_template(tmp_path: Path) -> None:
+    """They are in four states, as JSON in JSON: a quote in them becomes four characters."""
+    entry = '"%05d":{"policy":"read"},'
+    entries = [entry % number for number in range(_MAX_RULES_BYTES // len(entry % 0) - 2)]
+    rules = '{"key_prefix":{' + "".join(entries).rstrip(",") + "}}"
+    assert _MAX_RULES_BYTES - 100 < len(rules) <= _MAX_RULES_BYTES
+
+    settings = EVERYTHING.replace("rules: api.json", "rules: most.json")
+    settings = settings.replace("  web:\n    rules: web.hcl\n", "")
+    (tmp_path / "most.json").write_text(rules)
+    found = synthesize(settings, tmp_path)
+
+    # CDK warns of a template that is nearly as large as CloudFormation takes, a megabyte.
+    assert found.messages == []
+    (file,) = (tmp_path / "cdk.out").glob("ConsulOnEcs-*.template.json")
+    assert file.stat().st_size < 800_000
 
 
 # --------------------------------------------------------------------------------------------------
