@@ -12,10 +12,11 @@ from handlers.clients.secrets_manager import (
     SecretsManager,
     SecretVersion,
     StoredVersion,
+    derived_version_id,
     kept_version_id,
 )
 from handlers.core.deployment import Deployment
-from handlers.core.errors import AwsUnavailable
+from handlers.core.errors import AwsUnavailable, InvalidStepInput
 from handlers.core.step import step
 from handlers.core.subjects import Subject, owned_subject
 from handlers.core.token_secret import TokenIds
@@ -39,6 +40,10 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     deployment = Deployment.from_environment()
     secrets, client = SecretsManager(), consul()
     pending = secrets.version(stored.arn, stored.version_id)
+    if pending.version_id != derived_version_id(pending.arn, stored.replaces_version_id):
+        # Such as the version that tasks pull, whose token must not be deleted.
+        message = f"The version {stored.version_id} of {stored.arn} was stored by no rotation."
+        raise InvalidStepInput(message)
     current = _current(secrets, stored.arn)
     if current.version_id == stored.replaces_version_id and PREVIOUS not in pending.stages:
         abandoned_id = version_id_after_abandoning(current)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from handlers.clients.ecs import Ecs
@@ -39,7 +38,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     subject = Subject.from_state(state.get("subject"))
     since = take_time(state, "since")
     keep = set(take_strings(state, "keep_ecs_services"))
-    limit = timedelta(minutes=take(state, "limit_minutes", int))
+    limit_minutes = take(state, "limit_minutes", int)
     deployment = Deployment.from_environment()
     ecs = Ecs()
     old_tasks: Counter[str | None] = Counter()
@@ -61,5 +60,5 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         "waiting": waiting,
         "kept": old_tasks.total() - replaced,
         "done": not redeploy and not waiting,
-        "expired": clock.now() > since + limit,
+        "expired": (clock.now() - since).total_seconds() > 60 * limit_minutes,
     }

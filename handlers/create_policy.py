@@ -8,9 +8,10 @@ from typing import Any
 from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
 from handlers.core import consul_tokens, environment, names
-from handlers.core.errors import ConsulObjectExists, ForeignObject
+from handlers.core.errors import ConsulObjectExists, ForeignObject, InvalidStepInput
 from handlers.core.step import step
 from handlers.core.step_input import take
+from handlers.core.token_secret import is_token_id
 
 
 @step
@@ -36,6 +37,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         "Description": take(state, "policy.description", str),
         "Rules": take(state, "policy.rules", str),
     }
+    attach_to = _optional(state, "attach_to")
+    if attach_to is not None and not is_token_id(attach_to):
+        message = 'The input of the step needs "policy.attach_to", the accessor ID of a token.'
+        raise InvalidStepInput(message)
+    adopt = _optional(state, "adopt") or None
     client = consul()
     existing = client.read_policy(name)
     if existing is None:
@@ -49,19 +55,20 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     change = "created"
     if existing is not None:
         shared = state["policy"].get("shared") is True
-        change = "none" if shared else _bring_in_line(client, existing, policy, state["policy"])
-    attach_to = state["policy"].get("attach_to")
+        change = "none" if shared else _bring_in_line(client, existing, policy, adopt)
     if attach_to is not None:
         _attach(client, name, attach_to)
     return {"name": name, "change": change}
 
 
-def _bring_in_line(
-    client: ConsulClient, existing: Json, wanted: Json, options: Mapping[str, Any]
-) -> str:
+def _optional(state: Mapping[str, Any], name: str) -> str | None:
+    return take(state, f"policy.{name}", str) if name in state["policy"] else None
+
+
+def _bring_in_line(client: ConsulClient, existing: Json, wanted: Json, adopt: str | None) -> str:
     description = existing.get("Description") or ""
     own_cluster_arn = environment.required(environment.CLUSTER_ARN)
-    if names.owning_cluster(description) != own_cluster_arn and description != options.get("adopt"):
+    if names.owning_cluster(description) != own_cluster_arn and description != adopt:
         message = (
             f'The policy "{wanted["Name"]}" exists in Consul and is not ours: its description has '
             f'no line "{names.cluster_line(own_cluster_arn)}". Rename or delete it; or, if another '

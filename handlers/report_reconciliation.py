@@ -7,7 +7,7 @@ from typing import Any
 
 from handlers.core import environment, metrics
 from handlers.core.step import step
-from handlers.core.step_input import take
+from handlers.core.step_input import take, take_objects
 
 
 @step
@@ -22,8 +22,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     What could not be repaired, and what only an operator can put right, is left.
     """
     run = take(state, "run", dict)
-    repaired, not_repaired = _outcomes(run.get("provisioned"))
-    put_back, not_put_back = _outcomes(run.get("put_back"))
+    repaired, not_repaired = _outcomes(run, "provisioned")
+    put_back, not_put_back = _outcomes(run, "put_back")
     counts = {
         "found": take(run, "drift.found", int),
         "repaired": repaired,
@@ -39,10 +39,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     return counts
 
 
-def _outcomes(items: Any) -> tuple[int, int]:
+def _outcomes(run: Mapping[str, Any], name: str) -> tuple[int, int]:
     """Return how many nested executions succeeded, and how many did not."""
-    done = sum("run" in item for item in items or ())
-    return done, len(items or ()) - done
+    items = take_objects(run, name) if name in run else ()
+    done = sum("run" in item for item in items)
+    return done, len(items) - done
 
 
 def _count(run: Mapping[str, Any], name: str, key: str) -> int:

@@ -22,10 +22,14 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     Result: `{"rotated": n, "left": n, "services": [name, …]}`, the first of those that are left.
     """
     rotations = take(state, "rotations", list)
-    left = [take(item, "service", str) for item in rotations if "run" not in item]
+    left = [take(item, "service", str) for item in rotations if not _has_run(item)]
     counts = {"rotated": len(rotations) - len(left), "left": len(left)}
     metrics.publish(
         cluster=environment.required(environment.CLUSTER_ARN).rpartition("/")[2],
         values={"TokensRotated": counts["rotated"], "RotationsFailed": counts["left"]},
     )
     return {**counts, "services": _ROOM.take(left)[0]}
+
+
+def _has_run(item: Any) -> bool:
+    return isinstance(item, dict) and "run" in item

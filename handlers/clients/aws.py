@@ -96,8 +96,10 @@ def translated_errors(what: str) -> Iterator[None]:
         message = f"{what}: {error}"
         raise AwsRequestRefused(message) from error
     except _UNREADABLE as error:
-        message = f"{what}: the answer is not one of AWS's. Is there a proxy in between?"
-        raise AwsUnavailable(message) from error
+        # `from None`: what could not be read may be a secret.
+        reason = type(error).__name__
+        message = f"{what}: the answer is not one of AWS's ({reason}). Is there a proxy in between?"
+        raise AwsUnavailable(message) from None
 
 
 def member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:

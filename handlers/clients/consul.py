@@ -28,6 +28,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from handlers.clients.json_stream import json_objects
 from handlers.core import remote_calls
+from handlers.core.consul_tokens import is_policy, is_token
 from handlers.core.errors import (
     ConsulAclDisabled,
     ConsulAlreadyBootstrapped,
@@ -40,6 +41,7 @@ from handlers.core.errors import (
     ConsulWrongDatacenter,
     StepError,
 )
+from handlers.core.token_secret import is_token_id
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -106,7 +108,7 @@ class ConsulClient:
 
     Every method can raise:
         ConsulUnavailable, ConsulAclDisabled, ConsulPermissionDenied, ConsulTokenRejected,
-        ConsulRequestInvalid.
+        ConsulRequestInvalid, ConsulObjectExists.
 
     """
 
@@ -120,7 +122,7 @@ class ConsulClient:
         self._address = address.rstrip("/")
         self._token = token
         self._ca_file = ca_file
-        self._session = requests.Session()
+        self._session = _Session()
         # No proxies, no .netrc: the token goes to this address and nowhere else.
         self._session.trust_env = False
         self._session.headers["User-Agent"] = "consul-on-ecs"
@@ -189,9 +191,9 @@ class ConsulClient:
             )
             raise ConsulAlreadyBootstrapped(message)
         token = self._json(answer, what, secrets=(secret_id,))
-        if not isinstance(token, dict) or not isinstance(token.get("SecretID"), str):
+        chosen = token.get("SecretID") if isinstance(token, dict) else None
+        if not isinstance(chosen, str) or not is_token_id(chosen):
             raise self._unreadable(what)
-        chosen: str = token["SecretID"]
         return chosen
 
     def knows_token(self, secret_id: str) -> bool:
@@ -199,14 +201,22 @@ class ConsulClient:
         answer = self._send("GET", "/v1/acl/token/self", token=secret_id)
         if answer.says_acl_not_found or answer.status == requests.codes.not_found:
             return False
-        self._json(answer, "Checking a token", secrets=(secret_id,))
+        found = self._json(answer, "Checking a token", secrets=(secret_id,))
+        if not isinstance(found, dict) or found.get("SecretID") != secret_id:
+            raise self._unreadable("Checking a token")
         return True
 
     # --- tokens --------------------------------------------------------------------------------
 
     def read_token(self, accessor_id: str) -> Json | None:
         """Return a token as Consul renders it, secret ID included, or None."""
-        return self._read("/v1/acl/token/:accessor_id", accessor_id=accessor_id)
+        token = self._read("/v1/acl/token/:accessor_id", accessor_id=accessor_id)
+        if token is None:
+            return None
+        # Another object under this ID would be taken for the token, and changed like it.
+        if not is_token(token) or token["AccessorID"].lower() != accessor_id.lower():
+            raise self._unreadable(f"Reading the token {accessor_id}")
+        return token
 
     def create_token(self, token: Json) -> None:
         """Create a token with the IDs that it brings along.
@@ -250,7 +260,12 @@ class ConsulClient:
 
     def read_policy(self, name: str) -> Json | None:
         """Return a policy as Consul renders it, or None."""
-        return self._read("/v1/acl/policy/name/:name", name=name)
+        policy = self._read("/v1/acl/policy/name/:name", name=name)
+        if policy is None:
+            return None
+        if not is_policy(policy) or policy["Name"].lower() != name.lower():
+            raise self._unreadable(f"Reading the policy {name}")
+        return policy
 
     def create_policy(self, policy: Json) -> None:
         """Create a policy.
@@ -401,11 +416,17 @@ class ConsulClient:
     def _kept(self, response: requests.Response, keep: Callable[[Json], Any]) -> list[Any]:
         """Read a body that is an array of objects, one at a time."""
         objects = json_objects(response.iter_content(64 * 1024))
+        kept: list[Any] = []
         try:
-            return [item for found in objects if (item := keep(found)) is not None]
+            for found in objects:
+                if not is_token(found):
+                    raise self._unreadable("Reading a list")
+                if (item := keep(found)) is not None:
+                    kept.append(item)
         except ValueError:
             # `from None`: the error of the parser carries the document, with secret IDs in it.
             raise self._unreadable("Reading a list") from None
+        return kept
 
     # --- answers -------------------------------------------------------------------------------
 
@@ -447,6 +468,16 @@ class ConsulClient:
             reason = _innermost(error)
         hint = f" The CA comes from {self._ca_file}." if self._ca_file else ""
         return ConsulUnavailable(f"{what}: no answer from Consul ({reason}).{hint}")
+
+
+class _Session(requests.Session):
+    """Does not look at where a redirect points.
+
+    `allow_redirects=False` still reads the body, however long, and parses the address.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return nothing."""
 
 
 class _PrivateCaAdapter(HTTPAdapter):

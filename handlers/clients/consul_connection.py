@@ -95,6 +95,7 @@ class CaInSecret:
         """
         pem = _read(self._secret_arn) or ""
         try:
+            content = pem.encode()
             # An empty text would not be refused, but mean the public CAs. Comments may be in any
             # language, which OpenSSL takes from a file, but not from here.
             certificates = pem.encode("ascii", errors="ignore").decode()
@@ -103,9 +104,9 @@ class CaInSecret:
             message = f"The secret {self._secret_arn} holds no CA certificate in PEM."
             raise InvalidSecret(message) from None
         # Named by its content: the same CA again is the same file.
-        digest = hashlib.sha256(pem.encode()).hexdigest()
+        digest = hashlib.sha256(content).hexdigest()
         path = Path(tempfile.gettempdir(), f"consul-ca-{digest}.pem")
-        path.write_text(pem, encoding="utf-8")
+        path.write_bytes(content)
         self._path = str(path)
         return self._path
 

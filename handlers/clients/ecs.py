@@ -81,9 +81,7 @@ class Ecs:
                     raise
                 message = f"ECS does not take {task_arn} for a task of the cluster {cluster_arn}."
                 raise InvalidEvent(message) from error
-        for task in answer["tasks"]:
-            return _task(task)
-        return None
+            return next((_task(task) for task in aws.member(answer, "tasks", list)), None)
 
     def live_tasks(self, cluster_arn: str) -> Iterator[Task]:
         """Yield every task of a cluster that is not stopped yet, with its tags.
@@ -102,13 +100,13 @@ class Ecs:
                     answer = self._client.describe_tasks(
                         cluster=cluster_arn, tasks=page, include=["TAGS"]
                     )
-                if desired_status == "RUNNING" and len(answer["tasks"]) < len(page):
+                    found = aws.member(answer, "tasks", list)
+                    live = [_task(task) for task in found if task["lastStatus"] != "STOPPED"]
+                if desired_status == "RUNNING" and len(found) < len(page):
                     # Not so of the others: ECS forgets stopped tasks, after about an hour.
                     message = f"ECS lists tasks of {cluster_arn} that it does not describe yet."
                     raise TaskNotVisibleYet(message)
-                for task in answer["tasks"]:
-                    if task["lastStatus"] != "STOPPED":
-                        yield _task(task)
+                yield from live
 
     def _task_pages(self, cluster_arn: str, desired_status: str) -> Iterator[list[str]]:
         more: dict[str, str] = {}
@@ -120,8 +118,9 @@ class Ecs:
                     maxResults=_TASKS_A_CALL,
                     **more,
                 )
-            if answer["taskArns"]:  # DescribeTasks refuses an empty list
-                yield answer["taskArns"]
+                arns = aws.member(answer, "taskArns", list)
+            if arns:  # DescribeTasks refuses an empty list
+                yield arns
             if not answer.get("nextToken"):
                 return
             more = {"nextToken": answer["nextToken"]}
@@ -131,9 +130,12 @@ class Ecs:
         for some in batches(names, _SERVICES_A_CALL):
             with aws.translated_errors(f"Describing services of the cluster {cluster_arn}"):
                 answer = self._client.describe_services(cluster=cluster_arn, services=some)
-            for service in answer["services"]:
-                if service["status"] != "INACTIVE":
-                    yield _service(service)
+                found = [
+                    _service(service)
+                    for service in aws.member(answer, "services", list)
+                    if service["status"] != "INACTIVE"
+                ]
+            yield from found
 
     def redeploy(self, cluster_arn: str, service_name: str) -> bool:
         """Replace all tasks of a service by new ones of the same definition.
@@ -153,22 +155,38 @@ class Ecs:
 
 
 def _task(task: dict[str, Any]) -> Task:
-    definition_arn = task["taskDefinitionArn"]
+    arn, definition_arn = aws.member(task, "taskArn", str), task["taskDefinitionArn"]
     family = _FAMILY.search(definition_arn)
     if family is None:
-        message = f"The task {task['taskArn']} has no family: {definition_arn!r}."
+        message = f"The task {arn} has no family: {definition_arn!r}."
         raise InvalidEvent(message)
     group = task.get("group") or ""
     return Task(
-        arn=task["taskArn"],
+        arn=arn,
         family=family.group(1),
-        desired_status=task["desiredStatus"],
-        tags={tag["key"]: tag.get("value", "") for tag in task.get("tags", [])},
-        created_at=task.get("createdAt"),
+        desired_status=aws.member(task, "desiredStatus", str),
+        tags={tag["key"]: _tag_value(tag) for tag in _members(task, "tags")},
+        created_at=_moment(task, "createdAt") if "createdAt" in task else None,
         ecs_service=(
             group.removeprefix(_SERVICE_GROUP) if group.startswith(_SERVICE_GROUP) else None
         ),
     )
+
+
+def _members(answer: dict[str, Any], name: str) -> list[Any]:
+    return aws.member(answer, name, list) if name in answer else []
+
+
+def _tag_value(tag: dict[str, Any]) -> str:
+    return aws.member(tag, "value", str) if "value" in tag else ""
+
+
+def _moment(answer: dict[str, Any], name: str) -> datetime:
+    moment = aws.member(answer, name, datetime)
+    if moment.tzinfo is None:
+        message = f"{name} has no offset from UTC"
+        raise TypeError(message)
+    return moment
 
 
 def _service(service: dict[str, Any]) -> Service:
@@ -176,8 +194,8 @@ def _service(service: dict[str, Any]) -> Service:
     deployments = service.get("deployments") or []
     latest = next((one for one in deployments if one["status"] == "PRIMARY"), None)
     return Service(
-        name=service["serviceName"],
-        deployed_at=(latest or service)["createdAt"],
+        name=aws.member(service, "serviceName", str),
+        deployed_at=_moment(latest or service, "createdAt"),
         is_stable=(
             len(deployments) <= 1
             # Absent for services without rolling updates by ECS.

@@ -97,7 +97,7 @@ class SecretsManager:
                 if aws.error_code(error) == "ResourceNotFoundException":
                     return None
                 raise
-        return _version(answer, secret_id)
+            return _version(answer, secret_id)
 
     def version(self, secret_id: str, version_id: str) -> SecretVersion:
         """Read one version of a secret, whatever its stages.
@@ -109,7 +109,7 @@ class SecretsManager:
         """
         with _errors(f"Reading the version {version_id} of the secret {secret_id}", secret_id):
             answer = self._client.get_secret_value(SecretId=secret_id, VersionId=version_id)
-        return _version(answer, secret_id)
+            return _version(answer, secret_id)
 
     def stored(self, stored: StoredVersion) -> SecretVersion | None:
         """Read what was stored before, unless it has been superseded.
@@ -144,12 +144,12 @@ class SecretsManager:
         for some in batches(secret_ids, _SECRETS_A_CALL):
             with aws.translated_errors("Reading secrets"):
                 answer = self._client.batch_get_secret_value(SecretIdList=some)
-            found: dict[str, SecretVersion | StepError | None] = {}
-            for value in answer["SecretValues"]:
-                # Asked for by the one or the other.
-                found[value["Name"]] = found[value["ARN"]] = _version_or_error(value)
-            for error in answer.get("Errors", []):
-                found[error["SecretId"]] = _batch_error(error)
+                found: dict[str, SecretVersion | StepError | None] = {}
+                for value in answer["SecretValues"]:
+                    # Asked for by the one or the other.
+                    found[value["Name"]] = found[value["ARN"]] = _version_or_error(value)
+                for error in answer.get("Errors", []):
+                    found[error["SecretId"]] = _batch_error(error)
             for secret_id in some:
                 yield found.get(secret_id)
 
@@ -164,7 +164,7 @@ class SecretsManager:
                 if aws.error_code(error) == "ResourceNotFoundException":
                     return None
                 raise
-        return _version(answer, current.arn)
+            return _version(answer, current.arn)
 
     def create_empty(
         self,
@@ -196,7 +196,9 @@ class SecretsManager:
                 if aws.error_code(error) != "ResourceExistsException":
                     raise
             else:
-                return SecretVersion(answer["ARN"], answer["VersionId"], EMPTY)
+                return SecretVersion(
+                    aws.member(answer, "ARN", str), aws.member(answer, "VersionId", str), EMPTY
+                )
         existing = self.current(name)
         return existing if existing is not None else self.initialize(name)
 
@@ -208,11 +210,11 @@ class SecretsManager:
         """
         with _errors(f"Reading the versions of the secret {secret_id}", secret_id):
             described = self._client.describe_secret(SecretId=secret_id)
+            arn = aws.member(described, "ARN", str)
         if described.get("VersionIdsToStages"):
             # It has one, and a stale read did not show it. Writing now would overwrite it.
             message = f"The secret {secret_id} exists but its value cannot be read yet."
             raise AwsUnavailable(message)
-        arn = described["ARN"]
         version_id = derived_version_id(arn, "first")
         with _errors(f"Writing the first value of the secret {secret_id}", secret_id):
             self._client.put_secret_value(
@@ -307,15 +309,15 @@ def kept_version_id(arn: str, version_id: str, why: str) -> str:
 
 
 def _version(answer: Mapping[str, Any], secret_id: str) -> SecretVersion:
-    if "SecretString" not in answer:
+    if "SecretBinary" in answer:
         message = f"The secret {secret_id} is binary; a string is needed."
         raise InvalidSecret(message)
     return SecretVersion(
-        answer["ARN"],
-        answer["VersionId"],
-        answer["SecretString"],
+        aws.member(answer, "ARN", str),
+        aws.member(answer, "VersionId", str),
+        aws.member(answer, "SecretString", str),
         stages=frozenset(answer.get("VersionStages", ())),
-        created_at=answer.get("CreatedDate"),
+        created_at=aws.member(answer, "CreatedDate", datetime) if "CreatedDate" in answer else None,
     )
 
 

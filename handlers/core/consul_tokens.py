@@ -62,6 +62,41 @@ def content(token: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
+def is_token(value: Any) -> bool:
+    """Whether a value is a token as Consul renders it, as far as anybody here looks at it."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("AccessorID"), str)
+        and isinstance(value.get("SecretID", ""), str)  # not in each list of each version
+        and isinstance(value.get("Description"), str)
+        and _are_objects(value.get("Policies"), "Name")
+        and _are_objects(value.get("ServiceIdentities"), "ServiceName")
+        and all(
+            _are_texts(identity.get("Datacenters"))
+            for identity in value.get("ServiceIdentities") or []
+        )
+    )
+
+
+def is_policy(value: Any) -> bool:
+    """Whether a value is a policy as Consul renders it."""
+    keys = ("ID", "Name", "Description", "Rules")
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
+
+
 def settings(token: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that an update has to repeat for a token to stay as it is."""
     return {key: token[key] for key in TOKEN_SETTINGS if token.get(key)}
+
+
+def _are_objects(value: Any, key: str) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(item, dict) and isinstance(item.get(key), str) for item in value)
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(item, str) for item in value)
+    )

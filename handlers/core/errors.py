@@ -14,6 +14,10 @@ from __future__ import annotations
 class StepError(Exception):
     """Base of all errors that a step raises on purpose."""
 
+    def __str__(self) -> str:
+        """Return the message; it has an encoding, without which the runtime of Lambda dies."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class Retryable(StepError):
     """Waiting may help: the workflow tries the same step again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,7 +232,7 @@ def test_a_read_that_did_not_get_as_far_as_the_state_was_refused_for_our_token(
 @pytest.mark.parametrize(
     ("answer", "known"),
     [
-        pytest.param(Answer(200, b"{}"), True, id="known"),
+        pytest.param(Answer(200, json.dumps({"SecretID": OWN_TOKEN}).encode()), True, id="known"),
         pytest.param(Answer(403, b"ACL not found"), False, id="unknown, up to Consul 1.14"),
         pytest.param(Answer(404, b"Supplied token does not exist"), False, id="unknown, later"),
     ],
@@ -295,7 +294,7 @@ def test_all_tokens_are_listed_with_their_secrets_and_only_what_is_kept_of_them_
 
 
 def listed(*descriptions: str) -> bytes:
-    return json.dumps([{"Description": text} for text in descriptions]).encode()
+    return json.dumps([{"AccessorID": "a", "Description": text} for text in descriptions]).encode()
 
 
 def test_a_list_may_be_longer_than_any_other_answer() -> None:
@@ -494,8 +493,8 @@ def test_a_netrc_file_adds_no_credentials(tmp_path: Path, monkeypatch: pytest.Mo
     netrc.write_text("default login somebody password hunter2\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    with answering(Answer(200, b"{}")) as server:
-        ConsulClient(server.address, token=OwnToken()).read_token(ACCESSOR_ID)
+    with answering(Answer(200, b"[]")) as server:
+        ConsulClient(server.address, token=OwnToken()).list_tokens(names_only)
     (request,) = server.requests
     assert "Authorization" not in request.headers
 
@@ -830,9 +829,9 @@ def test_the_authenticated_client_trusts_the_private_ca_too(
     own = secrets.create("own", OWN_TOKEN)
     monkeypatch.setenv(environment.CONSUL_TOKEN_SECRET_ARN, own)
     context = ca.server_context(tmp_path)
-    with LoopbackServer(lambda _: Answer(200, b"{}"), tls=context) as server:
+    with LoopbackServer(lambda _: Answer(200, b"[]"), tls=context) as server:
         monkeypatch.setenv(environment.CONSUL_HTTP_ADDR, server.address)
-        assert connected_consul().read_token(str(uuid.uuid4())) == {}
+        assert connected_consul().list_tokens(names_only) == []
         assert server.requests[0].headers["X-Consul-Token"] == OWN_TOKEN
 
 

@@ -177,7 +177,8 @@ def test_an_empty_page_may_be_followed_by_another() -> None:
         {"taskArns": []},
     ]
     definition = "arn:aws:ecs:us-east-1:123456789012:task-definition/web:7"
-    shown = {"taskArn": "a", "taskDefinitionArn": definition, "desiredStatus": "RUNNING"}
+    shown: dict[str, Any] = {"taskArn": "a", "taskDefinitionArn": definition, "tags": []}
+    shown["desiredStatus"] = "RUNNING"
     requests: list[dict[str, Any]] = []
 
     def list_tasks(**request: Any) -> dict[str, Any]:
