@@ -226,7 +226,9 @@ def _deploy(
     commands: list[tuple[str, ...]] = [synth]
     stage = "Synthesize the app"
     if not _is_bootstrapped(cloud):
-        commands.insert(0, ("bootstrap", f"aws://{cloud.account}/{cloud.region}"))
+        account = f"aws://{cloud.account}/{cloud.region}"
+        # A folder of its own, for another local run may do the same: the command line locks it.
+        commands.insert(0, ("bootstrap", account, "--output", str(workdir / "bootstrap.out")))
         stage += ", bootstrap the account"
     with progress.stage(stage):
         # They need nothing of each other, and there is more than one core.

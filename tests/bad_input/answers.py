@@ -101,13 +101,19 @@ def _cut_off(share: float, make: Callable[[], Exception]) -> Change:
 TRUNCATED: Final[st.SearchStrategy[Change]] = st.floats(0, 0.9999).map(_truncated)
 
 
+_OPTIONAL: Final = frozenset({"nextToken", "tags", "value"})
+"""What AWS leaves out where there is none: another page, tags of a task, the value of a tag."""
+
+
 def is_unreadable(path: Path, old: Any, new: Any) -> bool:
     """Whether an answer with another value at a place is one that AWS never gives.
 
-    Nobody can tell a lie from the truth: a task that is left out of a list, another status, a tag
-    without a value. And botocore takes some other things that are empty for an empty list.
+    Nobody can tell a lie from the truth: a task that is left out of a list, another status. And
+    botocore takes some other things that are empty for an empty list.
     """
-    if path[-1] in {"nextToken", "value"} or (isinstance(old, list) and new in ("", {})):
+    if path[-1] in _OPTIONAL and (new is REMOVED or new is None):
+        return False
+    if isinstance(old, list) and new in ("", {}):
         return False
     if new is REMOVED:
         return isinstance(path[-1], str)
