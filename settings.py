@@ -143,6 +143,8 @@ _SECRET_LOOK: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+# More than that nobody reads at once.
+_MAX_PROBLEMS: Final = 100
 _TOO_DEEP: Final = "is nested too deeply"
 
 HTTP_ADDRESS_RULE: Final = (
@@ -1012,7 +1014,10 @@ def _render(path: Path, problems: Iterable[_Problem]) -> str:
     """Return the whole message, in the order of the file."""
     ordered = sorted(problems, key=lambda problem: problem.line or 0)
     count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
-    return f"{path}: {count}\n\n" + "\n\n".join(problem.render() for problem in ordered)
+    shown = [problem.render() for problem in ordered[:_MAX_PROBLEMS]]
+    if len(ordered) > _MAX_PROBLEMS:
+        shown.append(f"  and {len(ordered) - _MAX_PROBLEMS} more")
+    return f"{path}: {count}\n\n" + "\n\n".join(shown)
 
 
 def _from_validation(detail: ErrorDetails, document: _Document) -> _Problem:

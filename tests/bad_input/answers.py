@@ -109,11 +109,11 @@ def is_unreadable(path: Path, old: Any, new: Any) -> bool:
     """Whether an answer with another value at a place is one that AWS never gives.
 
     Nobody can tell a lie from the truth: a task that is left out of a list, another status. And
-    botocore takes some other things that are empty for an empty list.
+    botocore makes a list of everything that has items: "ab" is ["a", "b"] for it.
     """
     if path[-1] in _OPTIONAL and (new is REMOVED or new is None):
         return False
-    if isinstance(old, list) and new in ("", {}):
+    if isinstance(old, list) and isinstance(new, str | dict):
         return False
     if new is REMOVED:
         return isinstance(path[-1], str)

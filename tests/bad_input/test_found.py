@@ -380,3 +380,13 @@ def test_a_secret_that_yaml_takes_for_a_tag_is_not_repeated(tmp_path: Path, secr
 
     assert "a value that looks like a secret (not shown)" in said
     assert secret not in said
+
+
+def test_of_thousands_of_problems_the_first_hundred_are_told(tmp_path: Path) -> None:
+    network = {**COMPLETE["network"], "security_group_ids": ["sg-x"] * 3000}
+
+    said = _said(tmp_path, yaml.safe_dump({**COMPLETE, "network": network}))
+
+    assert "3000 problems\n" in said
+    assert "network.security_group_ids[99] (line " in said
+    assert said.endswith("\n\n  and 2900 more")

@@ -111,12 +111,14 @@ def refusal(path: Path) -> str | None:
     assert text.startswith(str(path))
     text = text.removeprefix(str(path))
     assert all(line.isprintable() for line in text.split("\n"))
-    assert len(text) <= 20_000
+    assert len(text) <= 50_000
     if not (problems := re.match(r": (\d+) problems?\n", text)):
         assert re.match(r"(, line \d+, column \d+)?: ", text)  # the file as a whole
         return text
     paragraphs = text.split("\n\n")[1:]
-    assert len(paragraphs) == int(problems[1])
+    if more := re.fullmatch(r"  and (\d+) more", paragraphs[-1]):
+        paragraphs.pop()
+    assert len(paragraphs) + int(more[1] if more else 0) == int(problems[1])
     for paragraph in paragraphs:
         assert re.match(r"  \S.*\n    found:   \S", paragraph)
         assert re.search(r"^    (allowed|note): +\S", paragraph, re.MULTILINE)
