@@ -16,7 +16,7 @@ from handlers.clients.secrets_manager import (
     kept_version_id,
 )
 from handlers.core.deployment import Deployment
-from handlers.core.errors import AwsUnavailable, InvalidStepInput
+from handlers.core.errors import AwsUnavailable, InvalidSecret, InvalidStepInput
 from handlers.core.step import step
 from handlers.core.subjects import Subject, owned_subject
 from handlers.core.token_secret import TokenIds
@@ -45,6 +45,9 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         message = f"The version {stored.version_id} of {stored.arn} was stored by no rotation."
         raise InvalidStepInput(message)
     current = _current(secrets, stored.arn)
+    if current.value == pending.value and current.version_id != pending.version_id:
+        message = f"The version {stored.version_id} of {stored.arn} holds what tasks pull."
+        raise InvalidSecret(message)
     if current.version_id == stored.replaces_version_id and PREVIOUS not in pending.stages:
         abandoned_id = version_id_after_abandoning(current)
         if secrets.keep(current, version_id=abandoned_id):
@@ -73,7 +76,10 @@ def delete_never_pulled(
     """Delete the token of a version that was never current, and never can be."""
     ids = TokenIds.require(pending.value, where=f"The secret {pending.arn}")
     token = client.read_token(ids.accessor_id)
-    if token is not None and owned_subject(token, deployment.cluster_arn) == subject:
+    if token is None or owned_subject(token, deployment.cluster_arn) != subject:
+        return
+    # Another secret ID under this accessor ID: it was not made for this version.
+    if token.get("SecretID") == ids.secret_id:
         client.delete_token(ids.accessor_id)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from handlers.core.step_input import take, take_strings
-from handlers.core.token_secret import TokenIds
+from handlers.core.token_secret import TokenIds, is_token_id
 
 HIDDEN = "<hidden>"
 """What Consul shows of a secret ID to a caller who may read ACLs only."""
@@ -81,7 +81,11 @@ def is_token(value: Any) -> bool:
 def is_policy(value: Any) -> bool:
     """Whether a value is a policy as Consul renders it."""
     keys = ("ID", "Name", "Description", "Rules")
-    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in keys)
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in keys)
+        and is_token_id(value["ID"])  # it becomes a part of a path
+    )
 
 
 def settings(token: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,15 @@ def is_unreadable(path: Path, old: Any, new: Any) -> bool:
     return kind_of(new) != kind_of(old)
 
 
+def is_not_written_back(path: Path, old: Any, new: Any) -> bool:
+    """Whether another value at a place of Consul's answer is not what a step has to write again.
+
+    An update of a token repeats what is to stay, so a false description of somebody's token would
+    become its description.
+    """
+    return path[-1] != "Description" or new is REMOVED or kind_of(new) != kind_of(old)
+
+
 # Not copied: a secret would get to where no secret is.
 _EDITS: Final = edits(odd(), kinds=("replace", "remove", "rename", "repeat"))
 UNREADABLE: Final[st.SearchStrategy[Change]] = _EDITS.map(
@@ -128,6 +137,10 @@ UNREADABLE: Final[st.SearchStrategy[Change]] = _EDITS.map(
 """Members that are missing, null or of another type."""
 ALTERED: Final[st.SearchStrategy[Change]] = _EDITS.map(_edited)
 """The same, and other values of the same type."""
+ALTERED_BUT_FOR_WHAT_STAYS: Final[st.SearchStrategy[Change]] = _EDITS.map(
+    lambda changes: _edited(changes, is_not_written_back)
+)
+"""The same, for steps that change things by what they have read."""
 
 
 # --- AWS -----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from handlers.core.errors import (
     InvalidStepInput,
     StepError,
 )
+from handlers.core.token_secret import TokenIds
 from settings import SettingsError, load_settings
 from tests.bad_input.steps import SCENARIOS
 from tests.bad_input.test_settings_files import COMPLETE, SECRETS
@@ -33,6 +34,7 @@ from tests.bad_input.world import (
     Outcome,
     World,
     check,
+    ids_of,
     uuid_of,
 )
 from tests.unit.loopback import CertificateAuthority
@@ -76,6 +78,20 @@ def test_only_what_a_rotation_has_stored_is_abandoned(which: str) -> None:
 
     assert "was stored by no rotation" in error(outcome, InvalidStepInput)
     assert outcome.after.secrets == outcome.before.secrets
+
+
+@pytest.mark.parametrize("secret_id", [ids_of("web").secret_id, ids_of("fresh").secret_id])
+def test_a_pending_version_with_the_accessor_id_that_tasks_have_deletes_nothing(
+    secret_id: str,
+) -> None:
+    scene, state = begin("abandon_rotation", "a service's")
+    pending = TokenIds(ids_of("web").accessor_id, secret_id).to_secret_string()
+    scene.set_secret(f"{PREFIX}-web", pending, stage="AWSPENDING")
+
+    outcome = scene.run("abandon_rotation", state)
+
+    check(outcome)
+    assert outcome.after.consul.tokens == outcome.before.consul.tokens
 
 
 @pytest.mark.parametrize("attach_to", [5, ["x"], "", "..", "../policy/x", "web"])
@@ -292,6 +308,16 @@ def test_a_policy_with_half_of_its_members_is_none_of_consul(member: str) -> Non
         return answer.with_json(found)
 
     outcome = run("create_policy", "one that differs", {}, Tampering(1, without))
+
+    error(outcome, ConsulUnavailable)
+
+
+@pytest.mark.parametrize("policy_id", ["", "..", "../token/x", HALF_A_CHARACTER])
+def test_a_policy_whose_id_is_none_is_none_of_consul(policy_id: str) -> None:
+    def changed(answer: Answer) -> Answer:
+        return answer.with_json({**json.loads(answer.body), "ID": policy_id})
+
+    outcome = run("create_policy", "one that differs", {}, Tampering(1, changed))
 
     error(outcome, ConsulUnavailable)
 

@@ -38,6 +38,7 @@ _ODD_IDS: Final = (
     ids_of("their web").accessor_id,
     ids_of("web").accessor_id,
 )
+_PUBLIC: Final = {ids_of("fresh").accessor_id, *_ODD_IDS}
 _AROUND: Final = st.sampled_from(["", " ", "\n", "\ufeff", "\x00", "\u2028", "\t\r\n", CANARY])
 
 
@@ -76,7 +77,7 @@ def _keys(value: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         data = None
     token = data.get("token") if isinstance(data, dict) else None
-    if isinstance(token, str) and len(token) >= 30 and token != data.get("accessor_id"):
+    if isinstance(token, str) and len(token) >= 30 and token not in _PUBLIC:
         found.append(token)
     return tuple(found)
 

@@ -328,7 +328,8 @@ def credentials(content: Content) -> tuple[str, ...]:
             pair = _ids(version.value)
             if pair is not None:
                 found.add(pair.secret_id)
-    return (*found, SIGNATURE)
+    # Somebody may have put an accessor ID where the token belongs; that one is public.
+    return (*(found - {token.accessor_id for token in tokens}), SIGNATURE)
 
 
 def lost(before: Content, after: Content) -> list[str]:
