@@ -8,11 +8,11 @@ from typing import Any
 from handlers.clients.consul_connection import consul
 from handlers.clients.ecs import Ecs
 from handlers.clients.secrets_manager import SecretsManager
-from handlers.clients.token_state import ids_in_secrets, seen_token
+from handlers.clients.token_state import ids_in_secrets, seen, seen_token
 from handlers.clients.token_users import oldest_tasks
 from handlers.core import clock
 from handlers.core.deployment import Deployment
-from handlers.core.drift import Seen, SeenToken, may_go
+from handlers.core.drift import SeenToken, may_go
 from handlers.core.named_tokens import take_tokens
 from handlers.core.step import step
 from handlers.core.subjects import CONTROLLER, Subject, owned_subject
@@ -45,18 +45,12 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         if owned_subject(token, deployment.cluster_arn) != subject:
             kept += 1  # somebody has made it theirs meanwhile
             continue
-        found.append((subject, seen_token(token, subject, deployment, {})))
+        found.append((subject, seen_token(token)))
     oldest = oldest_tasks(Ecs().live_tasks(deployment.cluster_arn), deployment) if found else {}
-    for subject, token_seen in found:
-        seen = Seen(
-            tokens=(token_seen,),
-            ids=in_secrets[subject].ids,
-            unreadable=in_secrets[subject].unreadable,
-            oldest_task=oldest.get(subject),
-            is_shared=not subject.service,
-        )
-        if may_go(token_seen, seen, clock.now()):
-            client.delete_token(token_seen.accessor_id)
+    for subject, candidate in found:
+        all_seen = seen(subject, (candidate,), in_secrets[subject], oldest)
+        if may_go(candidate, all_seen, clock.now()):
+            client.delete_token(candidate.accessor_id)
         else:
             kept += 1
     return {"deleted": len(wanted) - kept, "kept": kept}

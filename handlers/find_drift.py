@@ -10,11 +10,11 @@ from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
 from handlers.clients.ecs import Ecs
 from handlers.clients.secrets_manager import SecretsManager
-from handlers.clients.token_state import ids_in_secrets, seen_token
+from handlers.clients.token_state import ids_in_secrets, seen, seen_token
 from handlers.clients.token_users import oldest_tasks
 from handlers.core import clock
 from handlers.core.deployment import Deployment
-from handlers.core.drift import Seen, SeenToken, judge
+from handlers.core.drift import SeenToken, judge
 from handlers.core.errors import InvalidEvent
 from handlers.core.findings import Findings
 from handlers.core.step import step
@@ -51,7 +51,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         subject = owned_subject(token, deployment.cluster_arn)
         if subject is None or not is_wanted(subject):
             return None
-        return subject, seen_token(token, subject, deployment, rules)
+        return subject, seen_token(token, deployment.wanted(subject, rules))
 
     for subject, token in client.list_tokens(keep):
         tokens.setdefault(subject, []).append(token)
@@ -59,17 +59,11 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     subjects = sorted(filter(is_wanted, {*tokens, *oldest, CLIENT, CONTROLLER}))
     findings = Findings()
     for subject, in_secret in ids_in_secrets(subjects, deployment, SecretsManager()):
-        seen = Seen(
-            tokens=tokens.get(subject, ()),
-            ids=in_secret.ids,
-            unreadable=in_secret.unreadable,
-            oldest_task=oldest.get(subject),
-            is_shared=not subject.service,
-        )
-        if seen.is_needed:
+        found = seen(subject, tokens.get(subject, ()), in_secret, oldest)
+        if found.is_needed:
             wanted = deployment.wanted(subject, rules)
-            seen = replace(seen, policy_as_wanted=_policy_as_wanted(client, wanted))
-        findings.add(subject, judge(seen, clock.now()))
+            found = replace(found, policy_as_wanted=_policy_as_wanted(client, wanted))
+        findings.add(subject, judge(found, clock.now()))
         if findings.is_full:
             break
     return findings.to_state()

@@ -110,7 +110,7 @@ class _Retirement:
 
 def _holds(version: SecretVersion | None, accessor_id: str) -> bool:
     ids = _ids(version)
-    return ids is not None and ids.accessor_id.lower() == accessor_id.lower()
+    return ids is not None and ids.are_of(accessor_id)
 
 
 def _is_dead(pending: SecretVersion) -> bool:

@@ -76,14 +76,6 @@ class RotationSchedule:
     controller_token: Duration | None = None
 
 
-@dataclass(frozen=True)
-class _LifeHandlers:
-    """The steps that Reconciliation and TokenRotation share."""
-
-    retire_tokens: lambda_.Function
-    delete_unused: lambda_.Function
-
-
 class AclController(Construct):
     """Provisions Consul ACL tokens for the mesh tasks of an ECS cluster.
 
@@ -248,15 +240,15 @@ class AclController(Construct):
             service_rules=service_rules or {},
             log_group=self._log_group("TaskProvisioningLogs"),
         ).state_machine
-        life = self._life_handlers()
+        rotating = self._rotation_handlers(tokens)
         reconciliation = reconciliation or ReconciliationOptions()
         self.reconciliation = Reconciliation(
             self,
             "Reconciliation",
             handlers=ReconciliationHandlers(
                 find_drift=self._looking_handler("FindDrift", "find_drift"),
-                retire_tokens=life.retire_tokens,
-                delete_unused=life.delete_unused,
+                retire_tokens=rotating.retire_tokens,
+                delete_unused=rotating.delete_unused,
                 report_reconciliation=self._report("ReportReconciliation", "report_reconciliation"),
             ),
             task_provisioning=self.task_provisioning,
@@ -267,7 +259,7 @@ class AclController(Construct):
         self.token_rotation = TokenRotation(
             self,
             "TokenRotation",
-            handlers=self._rotation_handlers(tokens, life),
+            handlers=rotating,
             service_rules=service_rules or {},
             options=rotation or RotationOptions(),
             log_group=self._log_group("TokenRotationLogs"),
@@ -559,13 +551,7 @@ class AclController(Construct):
 
     # The life of a token: Reconciliation and TokenRotation.
 
-    def _life_handlers(self) -> _LifeHandlers:
-        return _LifeHandlers(
-            retire_tokens=self._rewriting_handler("RetireTokens", "retire_tokens"),
-            delete_unused=self._looking_handler("DeleteUnused", "delete_unused"),
-        )
-
-    def _rotation_handlers(self, tokens: TokenHandlers, life: _LifeHandlers) -> RotationHandlers:
+    def _rotation_handlers(self, tokens: TokenHandlers) -> RotationHandlers:
         controller = self.controller_token_secret
         return RotationHandlers(
             plan_rotation=self._consul_handler(
@@ -582,7 +568,7 @@ class AclController(Construct):
             ),
             publish_secret=tokens.publish_secret,
             abandon_rotation=self._rewriting_handler("AbandonRotation", "abandon_rotation"),
-            retire_tokens=life.retire_tokens,
+            retire_tokens=self._rewriting_handler("RetireTokens", "retire_tokens"),
             check_redeployments=self._handler(
                 "CheckRedeployments",
                 "check_redeployments",
@@ -603,7 +589,7 @@ class AclController(Construct):
                     )
                 ],
             ),
-            delete_unused=life.delete_unused,
+            delete_unused=self._looking_handler("DeleteUnused", "delete_unused"),
             report_rotation=self._report("ReportRotation", "report_rotation"),
         )
 

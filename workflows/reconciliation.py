@@ -13,7 +13,7 @@ from constructs import Construct
 
 from workflows import nested
 from workflows.retries import A_FEW_TIMES
-from workflows.steps import INPUT_IS_WRONG, Failures, step
+from workflows.steps import Failures, step
 from workflows.workflow import state_machine
 
 _AT_ONCE = 10
@@ -75,13 +75,7 @@ class Reconciliation(Construct):
             result_path="$.drift",
             comment="Compares Consul's tokens with ECS's tasks and the secrets, in this order.",
         )
-        self._failures.catch(
-            find,
-            INPUT_IS_WRONG,
-            self._failures.kind(
-                "The input is wrong", "The cause says what this workflow can be started with."
-            ),
-        )
+        self._failures.catch_wrong_input(find)
         retire = step(
             self,
             "Retire superseded tokens",

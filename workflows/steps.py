@@ -69,6 +69,13 @@ class Failures:
         self.catch(state, error_names(Permanent), self._operator)
         self.catch(state, [sfn.Errors.ALL], self.unexpected)
 
+    def catch_wrong_input(self, state: sfn.TaskStateBase) -> None:
+        """Send what is wrong with an execution's input to an end of its own; before `catch_all`."""
+        end = self.kind(
+            "The input is wrong", "The cause says what this workflow can be started with."
+        )
+        self.catch(state, INPUT_IS_WRONG, end)
+
     def kind(self, name: str, comment: str) -> sfn.Fail:
         """Return one more end; use it with `catch` before `catch_all`."""
         return sfn.Fail(

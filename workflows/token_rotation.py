@@ -13,7 +13,7 @@ from constructs import Construct
 
 from workflows import nested
 from workflows.retries import A_FEW_TIMES
-from workflows.steps import INPUT_IS_WRONG, Failures, step, whole_failure
+from workflows.steps import Failures, step, whole_failure
 from workflows.workflow import state_machine
 
 _MOST_LOOKS = 1000
@@ -110,13 +110,7 @@ class TokenRotation(Construct):
             timeout=_LONGEST_LOOK,
             patience=A_FEW_TIMES,
         )
-        self._failures.catch(
-            plan,
-            INPUT_IS_WRONG,
-            self._failures.kind(
-                "The input is wrong", "The cause says what this workflow can be started with."
-            ),
-        )
+        self._failures.catch_wrong_input(plan)
         self._failures.catch_all(plan)
         plan.next(
             sfn.Choice(self, "Is it one token?", comment="Else those of all services, one by one.")

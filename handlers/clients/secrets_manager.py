@@ -90,14 +90,7 @@ class SecretsManager:
             InvalidSecret: if the value is binary.
 
         """
-        with _errors(f"Reading the secret {secret_id}", secret_id):
-            try:
-                answer = self._client.get_secret_value(SecretId=secret_id)
-            except ClientError as error:
-                if aws.error_code(error) == "ResourceNotFoundException":
-                    return None
-                raise
-            return _version(answer, secret_id)
+        return self._value(f"Reading the secret {secret_id}", secret_id)
 
     def version(self, secret_id: str, version_id: str) -> SecretVersion:
         """Read one version of a secret, whatever its stages.
@@ -157,14 +150,18 @@ class SecretsManager:
         """Return the version that has been written to replace a current one, or None."""
         version_id = derived_version_id(current.arn, current.version_id)
         what = f"Reading the version {version_id} of the secret {current.arn}"
-        with _errors(what, current.arn):
+        return self._value(what, current.arn, VersionId=version_id)
+
+    def _value(self, what: str, secret_id: str, **which: str) -> SecretVersion | None:
+        """Read a value; None if there is none."""
+        with _errors(what, secret_id):
             try:
-                answer = self._client.get_secret_value(SecretId=current.arn, VersionId=version_id)
+                answer = self._client.get_secret_value(SecretId=secret_id, **which)
             except ClientError as error:
                 if aws.error_code(error) == "ResourceNotFoundException":
                     return None
                 raise
-            return _version(answer, current.arn)
+            return _version(answer, secret_id)
 
     def create_empty(
         self,

@@ -55,7 +55,7 @@ class Seen:
 
     def is_current(self, token: SeenToken) -> bool:
         """Whether tasks pull this token."""
-        return self.ids is not None and _same(token.accessor_id, self.ids.accessor_id)
+        return self.ids is not None and self.ids.are_of(token.accessor_id)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,3 @@ def _is_provisioned(seen: Seen) -> bool:
         and token.as_wanted
         for token in seen.tokens
     )
-
-
-def _same(one_id: str, other_id: str) -> bool:
-    # Consul's IDs are the same in upper and lower case.
-    return one_id.lower() == other_id.lower()

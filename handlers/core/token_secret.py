@@ -71,6 +71,10 @@ class TokenIds:
             raise InvalidSecret(message)
         return ids
 
+    def are_of(self, accessor_id: str) -> bool:
+        """Whether they are those of a token; to Consul capitals make no difference."""
+        return self.accessor_id.lower() == accessor_id.lower()
+
     def to_secret_string(self) -> str:
         """Return the JSON that HashiCorp's task definitions select `token` from."""
         return json.dumps({"accessor_id": self.accessor_id, "token": self.secret_id})

@@ -28,7 +28,7 @@ TOKEN: dict[str, Any] = {
 
 
 def seen(token: dict[str, Any], rules: dict[str, str] | None = None) -> SeenToken:
-    return seen_token(token, WEB, Deployment.from_environment(), rules or {})
+    return seen_token(token, Deployment.from_environment().wanted(WEB, rules or {}))
 
 
 def test_a_token_of_the_list_is_compared_with_what_it_has_to_be() -> None:
