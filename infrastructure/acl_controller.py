@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,8 +22,9 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from handlers.core import environment, metrics, names
-from infrastructure.handler_function import HandlerFunction, Network
-from infrastructure.lambda_asset import lambda_asset
+from infrastructure.consul_servers import ConsulServers
+from infrastructure.handler_function import Network
+from infrastructure.handler_functions import PUBLISH, READ, WRITE_AHEAD, HandlerFunctions, allow
 from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
 from infrastructure.token_secret import token_secret
 from infrastructure.workflow_runs import WorkflowRuns, definition, digest
@@ -33,14 +34,8 @@ from workflows.task_provisioning import TaskProvisioning
 from workflows.token_rotation import RotationHandlers, RotationOptions, TokenRotation
 from workflows.token_states import TokenHandlers
 
-_READ = ["secretsmanager:GetSecretValue"]
 _BATCH = ["secretsmanager:BatchGetSecretValue"]  # each secret in it needs the one above, too
-_WRITE_AHEAD = ["secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"]
-_PUBLISH = ["secretsmanager:DescribeSecret", "secretsmanager:UpdateSecretVersionStage"]
 _CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
-# Secrets Manager user guide, "Secret encryption and decryption": a value is read with the first,
-# and written with both. Moving stages and describing a secret need neither.
-
 
 _LONG_LOOK = Duration.minutes(10)
 """Of a step that reads all tokens, or all tasks: 100 tasks take about two calls."""
@@ -90,20 +85,21 @@ class AclController(Construct):
         construct_id: its ID there.
         cluster: the ECS cluster. One controller a cluster.
         secret_prefix: begins the names of the secrets; unique for each cluster.
-        consul_http_address: such as `https://consul.example.com:8501`.
-        consul_datacenter: the datacenter that must be there.
+        servers: the Consul servers. Those that the same app makes are looked after, too: their
+            keys and certificates, snapshots, and what a development server forgets.
         bootstrap_token_secret: holds a management token, or `{}` to have the ACL system
-            bootstrapped. Default: one is made, and kept when the stack is deleted.
+            bootstrapped. Default: the one of the servers; or one is made, and kept when the stack
+            is deleted.
         client_token_secret: gets the consul-client containers' token. Default: one is made; give
             the one that HashiCorp's controller has filled, if task definitions refer to it.
-        ca_secret: the PEM of the private CA of Consul's certificate. Default: public CAs.
         anonymous_policy: whether requests without a token may read nodes and services.
         service_rules: extra ACL rules, HCL, by service name. Default: none.
         reconciliation: when tokens are looked after, and how long a service keeps its token
             without any task. Default: every 5 minutes, 15 minutes.
         rotation: how services get new tokens. Default: see `RotationOptions`.
         rotation_schedule: when tokens are replaced. Default: only when somebody starts it.
-        network: where the handlers that talk to Consul run. Default: outside any VPC.
+        network: where the handlers that talk to Consul run. Default: next to the servers, if the
+            same app makes them; else outside any VPC.
         log_retention: how long logs are kept. Default: 30 days.
         secret_tags: tags for the secrets that the workflows create. Default: our own only.
         encryption_key: encrypts the secrets that the construct and its workflows make; those that
@@ -112,7 +108,7 @@ class AclController(Construct):
     Attributes:
         cluster: the ECS cluster.
         secret_prefix: begins the names of the secrets.
-        consul_datacenter: the datacenter of Consul.
+        servers: the Consul servers.
         encryption_key: encrypts the secrets, if it is not the account's own key.
         bootstrap_token_secret: holds the management token.
         controller_token_secret: holds the controller's own token.
@@ -134,11 +130,9 @@ class AclController(Construct):
         *,
         cluster: ecs.ICluster,
         secret_prefix: str,
-        consul_http_address: str,
-        consul_datacenter: str = "dc1",
+        servers: ConsulServers,
         bootstrap_token_secret: secretsmanager.ISecret | None = None,
         client_token_secret: secretsmanager.ISecret | None = None,
-        ca_secret: secretsmanager.ISecret | None = None,
         anonymous_policy: bool = True,
         service_rules: Mapping[str, str] | None = None,
         reconciliation: ReconciliationOptions | None = None,
@@ -152,22 +146,25 @@ class AclController(Construct):
         super().__init__(scope, construct_id)
         self.cluster = cluster
         self.secret_prefix = secret_prefix
-        self.consul_datacenter = consul_datacenter
+        self.servers = servers
         self.encryption_key = encryption_key
-        self._ca_secret = ca_secret
+        managed = servers.managed
+        if managed is not None:
+            bootstrap_token_secret = (
+                bootstrap_token_secret or managed.secrets.management_token_secret
+            )
         self._given_secrets = [
-            secret for secret in (bootstrap_token_secret, client_token_secret, ca_secret) if secret
+            secret
+            for secret in (bootstrap_token_secret, client_token_secret, servers.ca_secret)
+            if secret
         ]
-        self._network = network
-        self._log_retention = log_retention
-        self._functions: list[lambda_.Function] = []
-        asset = lambda_asset()
-        self._code = lambda_.Code.from_asset(str(asset))
-        self._consul_environment = {
-            environment.CONSUL_HTTP_ADDR: consul_http_address,
-            environment.CONSUL_DATACENTER: consul_datacenter,
-            environment.CLUSTER_ARN: cluster.cluster_arn,
-        } | ({environment.CONSUL_CA_SECRET_ARN: ca_secret.secret_arn} if ca_secret else {})
+        self._functions = HandlerFunctions(
+            servers=servers,
+            cluster_arn=cluster.cluster_arn,
+            secret_prefix=secret_prefix,
+            network=network or (managed.network if managed else None),
+            log_retention=log_retention,
+        )
 
         # No physical name: the secret is kept when a deployment fails or is deleted, for Consul
         # stays bootstrapped, and this is the only copy. It must not block the next deployment.
@@ -229,7 +226,7 @@ class AclController(Construct):
             controller_secret=self.controller_token_secret,
             client_secret=self.client_token_secret,
             anonymous_policy=anonymous_policy,
-            log_group=self._log_group("ClusterBootstrapLogs"),
+            log_group=self._functions.log_group(self, "ClusterBootstrapLogs"),
         ).state_machine
         self.task_provisioning = TaskProvisioning(
             self,
@@ -238,7 +235,7 @@ class AclController(Construct):
             create_policy=self._create_policy("CreatePolicy", self.controller_token_secret),
             token_handlers=tokens,
             service_rules=service_rules or {},
-            log_group=self._log_group("TaskProvisioningLogs"),
+            log_group=self._functions.log_group(self, "TaskProvisioningLogs"),
         ).state_machine
         rotating = self._rotation_handlers(tokens)
         reconciliation = reconciliation or ReconciliationOptions()
@@ -254,7 +251,7 @@ class AclController(Construct):
             task_provisioning=self.task_provisioning,
             service_rules=service_rules or {},
             grace_period=reconciliation.grace_period,
-            log_group=self._log_group("ReconciliationLogs"),
+            log_group=self._functions.log_group(self, "ReconciliationLogs"),
         ).state_machine
         self.token_rotation = TokenRotation(
             self,
@@ -262,7 +259,7 @@ class AclController(Construct):
             handlers=rotating,
             service_rules=service_rules or {},
             options=rotation or RotationOptions(),
-            log_group=self._log_group("TokenRotationLogs"),
+            log_group=self._functions.log_group(self, "TokenRotationLogs"),
         ).state_machine
         self.dead_letter_queue = self._dead_letter_queue()
         self._start_on_task_events()
@@ -280,9 +277,9 @@ class AclController(Construct):
             self,
             "WorkflowRuns",
             workflows=[self.cluster_bootstrap, self.task_provisioning],
-            code=self._code,
+            code=self._functions.code,
             log_retention=log_retention,
-            log_group=self._log_group("DeploymentRunLogs"),
+            log_group=self._functions.log_group(self, "DeploymentRunLogs"),
         )
         self.workflow_runs.run(
             self,
@@ -290,9 +287,9 @@ class AclController(Construct):
             workflow=self.cluster_bootstrap,
             workflow_input={},
             rerun_when_changed={
-                "CodeDigest": asset.stem,
-                "ConsulHttpAddress": consul_http_address,
-                "ConsulDatacenter": consul_datacenter,
+                "CodeDigest": self._functions.code_digest,
+                "ConsulHttpAddress": servers.http_address,
+                "ConsulDatacenter": servers.datacenter,
                 "BootstrapTokenSecretArn": self.bootstrap_token_secret.secret_arn,
                 "ControllerTokenSecretArn": self.controller_token_secret.secret_arn,
                 "ClientTokenSecretArn": self.client_token_secret.secret_arn,
@@ -303,7 +300,7 @@ class AclController(Construct):
                     self,
                     lambda: [
                         definition(self.task_provisioning),
-                        *(_setup(function) for function in self._functions),
+                        *(_setup(function) for function in self._functions.made),
                     ],
                 ),
             },
@@ -467,7 +464,8 @@ class AclController(Construct):
     # --- the steps -----------------------------------------------------------------------------
 
     def _token_handlers(self, secret_tags: Mapping[str, str]) -> TokenHandlers:
-        store = self._handler(
+        store = self._functions.function(
+            self,
             "StoreSecret",
             "store_secret",
             variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))}
@@ -477,21 +475,23 @@ class AclController(Construct):
                 else {}
             ),
             statements=[
-                _allow([*_READ, *_WRITE_AHEAD, *_CREATE], *self._token_secrets),
+                allow([*READ, *WRITE_AHEAD, *_CREATE], *self._token_secrets),
                 *key_statements(self, ENCRYPT, self._token_keys),
             ],
         )
-        publish = self._handler(
+        publish = self._functions.function(
+            self,
             "PublishSecret",
             "publish_secret",
-            statements=[_allow(_PUBLISH, *self._token_secrets)],
+            statements=[allow(PUBLISH, *self._token_secrets)],
         )
-        create = self._consul_handler(
+        create = self._functions.talking_to_consul(
+            self,
             "CreateToken",
             "create_token",
             token_secret=self.controller_token_secret,
             statements=[
-                _allow(_READ, *self._token_secrets),
+                allow(READ, *self._token_secrets),
                 *key_statements(self, DECRYPT, self._token_keys),
             ],
         )
@@ -500,16 +500,17 @@ class AclController(Construct):
     def _bootstrap_handlers(self, tokens: TokenHandlers) -> BootstrapHandlers:
         """Make the steps that may use the management token. TaskProvisioning has none of them."""
         return BootstrapHandlers(
-            check_consul=self._consul_handler(
-                "CheckConsul", "check_consul", timeout=Duration.seconds(15)
+            check_consul=self._functions.talking_to_consul(
+                self, "CheckConsul", "check_consul", timeout=Duration.seconds(15)
             ),
-            bootstrap_acls=self._consul_handler(
+            bootstrap_acls=self._functions.talking_to_consul(
+                self,
                 "BootstrapAcls",
                 "bootstrap_acls",
                 token_secret=self.bootstrap_token_secret,
                 statements=[
-                    _allow(
-                        sorted({*_WRITE_AHEAD, *_PUBLISH}),
+                    allow(
+                        sorted({*WRITE_AHEAD, *PUBLISH}),
                         self.bootstrap_token_secret.secret_arn,
                     ),
                     *key_statements(self, ENCRYPT, [self.bootstrap_token_secret.encryption_key]),
@@ -522,12 +523,13 @@ class AclController(Construct):
             ),
             controller_token=TokenHandlers(
                 store_secret=tokens.store_secret,
-                create_token=self._consul_handler(
+                create_token=self._functions.talking_to_consul(
+                    self,
                     "CreateControllerToken",
                     "create_token",
                     token_secret=self.bootstrap_token_secret,
                     statements=[
-                        _allow(_READ, self.controller_token_secret.secret_arn),
+                        allow(READ, self.controller_token_secret.secret_arn),
                         *key_statements(self, DECRYPT, [self.encryption_key]),
                     ],
                 ),
@@ -539,14 +541,17 @@ class AclController(Construct):
     def _create_policy(
         self, construct_id: str, token_secret: secretsmanager.ISecret
     ) -> lambda_.Function:
-        return self._consul_handler(construct_id, "create_policy", token_secret=token_secret)
+        return self._functions.talking_to_consul(
+            self, construct_id, "create_policy", token_secret=token_secret
+        )
 
     def _check_tags(self) -> lambda_.Function:
-        return self._handler(
+        return self._functions.function(
+            self,
             "CheckTags",
             "check_tags",
             variables=self._subjects_environment,
-            statements=[_allow(["ecs:DescribeTasks"], self._in_cluster("task"))],
+            statements=[allow(["ecs:DescribeTasks"], self._in_cluster("task"))],
         )
 
     # The life of a token: Reconciliation and TokenRotation.
@@ -554,7 +559,8 @@ class AclController(Construct):
     def _rotation_handlers(self, tokens: TokenHandlers) -> RotationHandlers:
         controller = self.controller_token_secret
         return RotationHandlers(
-            plan_rotation=self._consul_handler(
+            plan_rotation=self._functions.talking_to_consul(
+                self,
                 "PlanRotation",
                 "plan_rotation",
                 token_secret=controller,
@@ -563,28 +569,30 @@ class AclController(Construct):
             ),
             store_secret=tokens.store_secret,
             create_token=tokens.create_token,
-            prove_token=self._consul_handler(
-                "ProveToken", "prove_token", statements=self._reading_tokens()
+            prove_token=self._functions.talking_to_consul(
+                self, "ProveToken", "prove_token", statements=self._reading_tokens()
             ),
             publish_secret=tokens.publish_secret,
             abandon_rotation=self._rewriting_handler("AbandonRotation", "abandon_rotation"),
             retire_tokens=self._rewriting_handler("RetireTokens", "retire_tokens"),
-            check_redeployments=self._handler(
+            check_redeployments=self._functions.function(
+                self,
                 "CheckRedeployments",
                 "check_redeployments",
                 variables=self._subjects_environment,
                 statements=[
                     *self._looking_at_tasks(),
-                    _allow(["ecs:DescribeServices"], self._in_cluster("service")),
+                    allow(["ecs:DescribeServices"], self._in_cluster("service")),
                 ],
                 timeout=_LONG_LOOK,
             ),
-            redeploy_service=self._handler(
+            redeploy_service=self._functions.function(
+                self,
                 "RedeployService",
                 "redeploy_service",
                 variables={environment.CLUSTER_ARN: self.cluster.cluster_arn},
                 statements=[
-                    _allow(
+                    allow(
                         ["ecs:DescribeServices", "ecs:UpdateService"], self._in_cluster("service")
                     )
                 ],
@@ -595,14 +603,15 @@ class AclController(Construct):
 
     def _looking_handler(self, construct_id: str, step: str) -> lambda_.Function:
         """Make a step that compares Consul with the tasks and with the secrets."""
-        return self._consul_handler(
+        return self._functions.talking_to_consul(
+            self,
             construct_id,
             step,
             token_secret=self.controller_token_secret,
             variables=self._subjects_environment,
             statements=[
                 *self._reading_tokens(),
-                _allow(_BATCH, "*"),  # it has no resource-level permissions
+                allow(_BATCH, "*"),  # it has no resource-level permissions
                 *self._looking_at_tasks(),
             ],
             timeout=_LONG_LOOK,
@@ -610,25 +619,26 @@ class AclController(Construct):
 
     def _rewriting_handler(self, construct_id: str, step: str) -> lambda_.Function:
         """Make a step that changes tokens, and who can publish which version of a secret."""
-        return self._consul_handler(
+        return self._functions.talking_to_consul(
+            self,
             construct_id,
             step,
             token_secret=self.controller_token_secret,
             variables=self._subjects_environment,
             statements=[
-                _allow(sorted({*_READ, *_WRITE_AHEAD, *_PUBLISH}), *self._token_secrets),
+                allow(sorted({*READ, *WRITE_AHEAD, *PUBLISH}), *self._token_secrets),
                 *key_statements(self, ENCRYPT, self._token_keys),
             ],
         )
 
     def _report(self, construct_id: str, step: str) -> lambda_.Function:
-        return self._handler(
-            construct_id, step, variables={environment.CLUSTER_ARN: self.cluster.cluster_arn}
+        return self._functions.function(
+            self, construct_id, step, variables={environment.CLUSTER_ARN: self.cluster.cluster_arn}
         )
 
     def _reading_tokens(self) -> list[iam.PolicyStatement]:
         return [
-            _allow(_READ, *self._token_secrets),
+            allow(READ, *self._token_secrets),
             *key_statements(self, DECRYPT, self._token_keys),
         ]
 
@@ -641,7 +651,7 @@ class AclController(Construct):
                 resources=["*"],
                 conditions={"ArnEquals": {"ecs:cluster": self.cluster.cluster_arn}},
             ),
-            _allow(["ecs:DescribeTasks"], self._in_cluster("task")),
+            allow(["ecs:DescribeTasks"], self._in_cluster("task")),
         ]
 
     def _in_cluster(self, resource: str) -> str:
@@ -656,58 +666,6 @@ class AclController(Construct):
             names.client_secret_name(self.secret_prefix),
             *(secret.secret_name for secret in self._given_secrets),
         ]
-
-    def _consul_handler(
-        self,
-        construct_id: str,
-        step: str,
-        *,
-        token_secret: secretsmanager.ISecret | None = None,
-        variables: Mapping[str, str] | None = None,
-        statements: Sequence[iam.PolicyStatement] = (),
-        timeout: Duration | None = None,
-    ) -> lambda_.Function:
-        """Make a step that talks to Consul: with its address, its CA, and a token to use."""
-        variables = self._consul_environment | dict(variables or {})
-        readable = [secret for secret in (self._ca_secret, token_secret) if secret is not None]
-        if token_secret is not None:
-            variables |= {environment.CONSUL_TOKEN_SECRET_ARN: token_secret.secret_arn}
-        return self._handler(
-            construct_id,
-            step,
-            variables=variables,
-            statements=[
-                *([_allow(_READ, *(secret.secret_arn for secret in readable))] if readable else []),
-                *key_statements(self, DECRYPT, (secret.encryption_key for secret in readable)),
-                *statements,
-            ],
-            network=self._network,
-            timeout=timeout,
-        )
-
-    def _handler(
-        self,
-        construct_id: str,
-        step: str,
-        *,
-        variables: Mapping[str, str] | None = None,
-        statements: Sequence[iam.PolicyStatement] = (),
-        network: Network | None = None,
-        timeout: Duration | None = None,
-    ) -> lambda_.Function:
-        function = HandlerFunction(
-            self,
-            construct_id,
-            step=step,
-            code=self._code,
-            environment=variables or {},
-            statements=statements,
-            network=network,
-            timeout=timeout,
-            log_retention=self._log_retention,
-        ).function
-        self._functions.append(function)
-        return function
 
     # --- resources -----------------------------------------------------------------------------
 
@@ -724,17 +682,6 @@ class AclController(Construct):
             encryption_key=self.encryption_key,
         )
 
-    def _log_group(self, construct_id: str) -> logs.LogGroup:
-        return logs.LogGroup(
-            self,
-            construct_id,
-            # Step Functions finds its log groups through a resource policy of limited size, which
-            # all groups of this prefix share one entry of.
-            log_group_name=f"/aws/vendedlogs/states/{self.secret_prefix}-{construct_id}",
-            retention=self._log_retention,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-
 
 def _access(function: lambda_.IFunction) -> list[object]:
     """Return what decides whether a function reaches Consul."""
@@ -747,7 +694,3 @@ def _setup(function: lambda_.Function) -> list[object]:
     role = cast("iam.Role", function.role)
     policy = cast("iam.Policy", role.node.find_child("DefaultPolicy"))
     return [*_access(function), policy.document]
-
-
-def _allow(actions: Sequence[str], *resources: str) -> iam.PolicyStatement:
-    return iam.PolicyStatement(actions=list(actions), resources=list(resources))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aws_cdk import Token
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -19,6 +20,7 @@ class ExternalConsul:
         http_address: their HTTP API, such as `https://consul.internal:8501`: scheme, host and port.
         retry_join: what the consul-client containers join: addresses (`consul.internal`,
             `10.0.0.1:8301`), or strings for Consul's cloud auto-join (`provider=aws tag_key=…`).
+            A `Mesh` needs one. Default: none.
         datacenter: the servers' datacenter.
         ca_secret: the PEM of the CA that signed the servers' certificates. Default: none.
         gossip_key_secret: the key that gossip is encrypted with, as plain text (base64). Default:
@@ -30,10 +32,11 @@ class ExternalConsul:
     """
 
     http_address: str
-    retry_join: Sequence[str]
+    retry_join: Sequence[str] = ()
     datacenter: str = "dc1"
     ca_secret: secretsmanager.ISecret | None = None
     gossip_key_secret: secretsmanager.ISecret | None = None
+    managed: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         """Check the arguments, as far as they are known at synthesis."""
@@ -44,8 +47,6 @@ class ExternalConsul:
             raise _wrong(
                 "retry_join", "a list of addresses", f"of the type {type(entries).__name__}"
             )
-        if not entries:
-            raise _wrong("retry_join", "a list of at least one address", "empty")
         for index, entry in enumerate(entries):
             _check(f"retry_join[{index}]", entry, settings.JoinAddress, settings.JOIN_ADDRESS_RULE)
         # Whoever made the list still holds it, and must not change what was checked.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy, Size
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -46,6 +46,7 @@ class HandlerFunction(Construct):
         statements: what its role may do, besides writing its own logs.
         network: where it runs; outside any VPC by default.
         timeout: how long one invocation may take.
+        ephemeral_storage: the size of its /tmp; 512 MiB by default.
 
     """
 
@@ -61,6 +62,7 @@ class HandlerFunction(Construct):
         statements: Sequence[iam.PolicyStatement] = (),
         network: Network | None = None,
         timeout: Duration | None = None,
+        ephemeral_storage: Size | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         log_group = logs.LogGroup(
@@ -94,6 +96,7 @@ class HandlerFunction(Construct):
             # Lambda gives CPU in proportion to memory; a cold start is all CPU (imports).
             memory_size=512,
             timeout=timeout or Duration.seconds(45),
+            ephemeral_storage_size=ephemeral_storage,
             vpc=network.vpc if network else None,
             vpc_subnets=network.subnets if network else None,
             security_groups=list(network.security_groups) if network else None,

@@ -18,7 +18,7 @@ from constructs import Construct
 from containers import layout
 from infrastructure.acl_controller import AclController
 from infrastructure.consul_client import ConsulClient
-from infrastructure.external_consul import ExternalConsul
+from infrastructure.consul_servers import ConsulServers
 
 CONSUL_IMAGE = "public.ecr.aws/hashicorp/consul:1.21.5"
 # Consul 1.21 supports Envoy 1.31 to 1.34.
@@ -73,7 +73,7 @@ class Mesh(Construct):
     Args:
         scope: the construct that it belongs to.
         construct_id: its ID there.
-        servers: the Consul servers.
+        servers: the Consul servers. Default: the controller's.
         controller: gives the tasks their ACL tokens. Required with ACLs.
         vpc: where the tasks run, for the security group of the mesh. Without, none is made.
         security_groups: further ones for all tasks, such as one that the servers let in already.
@@ -102,7 +102,7 @@ class Mesh(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        servers: ExternalConsul,
+        servers: ConsulServers | None = None,
         controller: AclController | None = None,
         vpc: ec2.IVpc | None = None,
         security_groups: Sequence[ec2.ISecurityGroup] | None = None,
@@ -114,8 +114,16 @@ class Mesh(Construct):
         mesh_init_image: ecs.ContainerImage | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.servers = servers
         self._controller = controller
+        if servers is None:
+            if controller is None:
+                problem = (
+                    "Neither servers nor a controller that knows them. Give "
+                    "controller=AclController(…), or servers=ExternalConsul(…) without ACLs."
+                )
+                raise MeshError(self, [problem])
+            servers = controller.servers
+        self.servers = servers
         self.acls = acls
         self.consul_client = ConsulClient(
             datacenter=servers.datacenter,
@@ -201,6 +209,12 @@ class Mesh(Construct):
             problems.append(
                 "There is an ACL controller, but ACLs are off. Leave one of the two out."
             )
+        if not self.servers.retry_join:
+            problems.append(
+                "There is nothing that tasks could join. Give the addresses of the Consul servers, "
+                "or Consul's cloud auto-join: ExternalConsul(retry_join=[…]), or consul.retry_join "
+                "in the settings."
+            )
         if self.consul_client.tls and self.servers.ca_secret is None:
             problems.append(
                 "TLS is on, but the CA of the servers is not known. Give "
@@ -213,7 +227,7 @@ class Mesh(Construct):
                 "each other, or security_groups of your own."
             )
         if self._controller is not None:
-            theirs = self._controller.consul_datacenter
+            theirs = self._controller.servers.datacenter
             if theirs != self.servers.datacenter:
                 problems.append(
                     f'The servers are in the datacenter "{self.servers.datacenter}", but the '

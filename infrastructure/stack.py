@@ -23,7 +23,7 @@ from infrastructure.acl_controller import (
 )
 from infrastructure.external_consul import ExternalConsul
 from infrastructure.handler_function import Network
-from settings import NetworkSettings, Settings, SettingsError
+from settings import NetworkSettings, Settings
 from workflows.token_rotation import RotationOptions
 
 _DAYS = logs.RetentionDays
@@ -79,6 +79,7 @@ class ConsulOnEcsStack(Stack):
         **kwargs: further properties of the stack.
 
     Attributes:
+        servers: the Consul servers.
         controller: the ACL controller.
         network: where its handlers run, and the mesh's tasks can; None if the settings name none.
         vpc: the VPC of that; nothing is known of it but its ID.
@@ -91,9 +92,13 @@ class ConsulOnEcsStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
         consul = settings.consul
-        self._consul_settings = consul
-        self._ca_secret = self._secret("ConsulCa", consul.ca_secret_arn)
-        self._gossip_key_secret = self._secret("GossipKey", consul.gossip_key_secret_arn)
+        self.servers = ExternalConsul(
+            http_address=consul.http_address,
+            retry_join=consul.retry_join,
+            datacenter=consul.datacenter,
+            ca_secret=self._secret("ConsulCa", consul.ca_secret_arn),
+            gossip_key_secret=self._secret("GossipKey", consul.gossip_key_secret_arn),
+        )
         self.network = self._network(settings.network)
         self.vpc = self.network.vpc if self.network else None
         self.images = Images(
@@ -106,13 +111,11 @@ class ConsulOnEcsStack(Stack):
             "AclController",
             cluster=self._cluster(settings),
             secret_prefix=settings.secrets.prefix,
-            consul_http_address=consul.http_address,
-            consul_datacenter=consul.datacenter,
+            servers=self.servers,
             bootstrap_token_secret=self._secret(
                 "BootstrapToken", consul.bootstrap_token_secret_arn
             ),
             client_token_secret=self._secret("ClientToken", consul.client_token_secret_arn),
-            ca_secret=self._ca_secret,
             anonymous_policy=consul.anonymous_policy,
             service_rules={name: service.rules for name, service in settings.services.items()},
             reconciliation=ReconciliationOptions(
@@ -138,29 +141,6 @@ class ConsulOnEcsStack(Stack):
         for key, value in settings.tags.items():
             Tags.of(self).add(key, value)
         self._outputs(settings)
-
-    @property
-    def servers(self) -> ExternalConsul:
-        """The Consul servers, as the mesh's tasks reach them.
-
-        Raises:
-            SettingsError: if the settings do not say what tasks join.
-
-        """
-        consul = self._consul_settings
-        if not consul.retry_join:
-            raise SettingsError(
-                "consul.retry_join: the list is empty, and tasks of the mesh join what it names.\n"
-                "Add the addresses of the Consul servers, or Consul's cloud auto-join, such as\n"
-                '["provider=aws tag_key=consul tag_value=server"].'
-            )
-        return ExternalConsul(
-            http_address=consul.http_address,
-            retry_join=consul.retry_join,
-            datacenter=consul.datacenter,
-            ca_secret=self._ca_secret,
-            gossip_key_secret=self._gossip_key_secret,
-        )
 
     def _key(self, arn: str | None) -> kms.IKey | None:
         return None if arn is None else kms.Key.from_key_arn(self, "SecretsKey", arn)

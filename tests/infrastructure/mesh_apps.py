@@ -68,7 +68,7 @@ class Surroundings:
                 "AclController",
                 cluster=self.cluster,
                 secret_prefix="consul",
-                consul_http_address="http://consul.internal:8500",
+                servers=ExternalConsul(http_address="http://consul.internal:8500"),
                 encryption_key=own_key,
             )
         self.mesh = Mesh(

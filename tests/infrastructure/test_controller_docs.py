@@ -14,6 +14,7 @@ from infrastructure.acl_controller import (
     ReconciliationOptions,
     RotationSchedule,
 )
+from infrastructure.external_consul import ExternalConsul
 from tests.synthesized import context
 from workflows.reconciliation import Reconciliation
 from workflows.task_provisioning import TaskProvisioning
@@ -49,7 +50,7 @@ def test_everything_that_a_controller_offers_is_explained() -> None:
             stack, "Cluster", "arn:aws:ecs:eu-west-1:123456789012:cluster/mesh"
         ),
         secret_prefix="acme",
-        consul_http_address="http://consul.internal:8500",
+        servers=ExternalConsul(http_address="http://consul.internal:8500"),
     )
     offered = {name for name in vars(controller) if not name.startswith("_")}
 

@@ -96,7 +96,6 @@ DATACENTER = "the name of Consul's datacenter: lower-case letters, digits, '-' a
             {"retry_join": None},
             "retry_join must be a list of addresses. It is of the type NoneType.",
         ),
-        ({"retry_join": []}, "retry_join must be a list of at least one address. It is empty."),
         (
             {"retry_join": ["consul", ""]},
             (

@@ -295,6 +295,11 @@ def test_an_agent_that_asks_aws_for_its_servers_may_do_so(stack: cdk.Stack, serv
     ("arguments", "message"),
     [
         ({"acls": True}, "ACLs are on, but there is no controller to make the tokens. "),
+        (
+            {"servers": ExternalConsul(http_address="http://consul:8500")},
+            "There is nothing that tasks could join. ",
+        ),
+        ({"servers": None}, "Neither servers nor a controller that knows them. "),
         ({"tls": True}, "TLS is on, but the CA of the servers is not known. "),
         ({"vpc": None}, "Give the vpc that the tasks run in, "),
     ],

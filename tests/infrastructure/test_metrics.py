@@ -13,6 +13,7 @@ from aws_cdk.assertions import Template
 
 from handlers import report_reconciliation, report_rotation
 from infrastructure.acl_controller import AclController
+from infrastructure.external_consul import ExternalConsul
 from tests.infrastructure.expected import EVERYTHING
 from tests.synthesized import ROOT, Deployed, context
 
@@ -28,7 +29,7 @@ def controller() -> AclController:
         "Controller",
         cluster=ecs.Cluster.from_cluster_arn(stack, "Cluster", CLUSTER),
         secret_prefix="acme",
-        consul_http_address="http://consul.internal:8500",
+        servers=ExternalConsul(http_address="http://consul.internal:8500"),
     )
 
 

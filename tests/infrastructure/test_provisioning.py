@@ -16,6 +16,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from infrastructure.acl_controller import AclController
+from infrastructure.external_consul import ExternalConsul
 from infrastructure.token_secret import token_secret
 from tests.infrastructure.dependencies import needed_by, needs
 from tests.infrastructure.policies import as_list
@@ -34,7 +35,7 @@ def controller_of(stack: Construct, **changes: Any) -> AclController:
         "Controller",
         cluster=ecs.Cluster.from_cluster_arn(stack, "Cluster", CLUSTER),
         secret_prefix="acme",
-        consul_http_address="http://consul.internal:8500",
+        servers=ExternalConsul(http_address="http://consul.internal:8500"),
         **changes,
     )
 

@@ -7,15 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aws_cdk import App, Duration, Environment, Stack
 from aws_cdk import aws_ecs as ecs
 from aws_cdk.assertions import Template
 
 from app import add_stack
 from infrastructure.acl_controller import AclController, ReconciliationOptions, RotationSchedule
+from infrastructure.external_consul import ExternalConsul
 from infrastructure.stack import ConsulOnEcsStack, Images
-from settings import ReconciliationSettings, RotationSettings, SettingsError, load_settings
+from settings import ReconciliationSettings, RotationSettings, load_settings
 from tests.synthesized import (
     API_RULES,
     EVERYTHING,
@@ -48,13 +48,6 @@ def test_servers_are_those_of_the_settings(tmp_path: Path) -> None:
     assert servers.gossip_key_secret.secret_arn == f"{SECRETS}:consul-gossip-Qq1111"
 
 
-def test_without_an_address_to_join_there_are_no_servers_for_tasks(tmp_path: Path) -> None:
-    stack = stack_of(MINIMAL, tmp_path)
-
-    with pytest.raises(SettingsError, match=re.escape("consul.retry_join: the list is empty")):
-        _ = stack.servers
-
-
 def test_the_vpc_is_that_of_the_settings(tmp_path: Path) -> None:
     assert stack_of(MINIMAL, tmp_path).vpc is None
 
@@ -69,7 +62,7 @@ def test_the_controller_says_what_a_mesh_needs_to_know_of_it(tmp_path: Path) -> 
     controller = stack_of(EVERYTHING, tmp_path).controller
 
     assert controller.cluster.cluster_name == "prod_1"
-    assert (controller.secret_prefix, controller.consul_datacenter) == ("prod-consul", "eu-1")
+    assert (controller.secret_prefix, controller.servers.datacenter) == ("prod-consul", "eu-1")
     assert controller.encryption_key is not None
     assert controller.client_token_secret.encryption_key is not None
     assert stack_of(MINIMAL, tmp_path).controller.encryption_key is None
@@ -198,7 +191,7 @@ def test_a_construct_may_say_what_no_setting_can() -> None:
             stack, "Cluster", "arn:aws:ecs:eu-west-1:123456789012:cluster/mesh"
         ),
         secret_prefix="acme",
-        consul_http_address="http://consul.internal:8500",
+        servers=ExternalConsul(http_address="http://consul.internal:8500"),
         reconciliation=ReconciliationOptions(every=None, grace_period=Duration.seconds(90)),
         rotation=RotationOptions(
             concurrency=2,

@@ -78,7 +78,7 @@ def synthesize_service(
         "AclController",
         cluster=cluster,
         secret_prefix=SECRET_PREFIX,
-        consul_http_address="http://consul.internal:8500",
+        servers=ExternalConsul(http_address="http://consul.internal:8500"),
     )
     mesh = Mesh(
         stack,
