@@ -1,4 +1,4 @@
-"""Examples: stacks that are deployed next to the controller's, by their names."""
+"""Examples: each a stack with all that it needs, deployed by its name and without settings."""
 
 from __future__ import annotations
 
@@ -7,55 +7,60 @@ from collections.abc import Callable, Mapping
 import aws_cdk as cdk
 
 from examples.greeter.stack import GreeterStack
-from infrastructure.stack import ConsulOnEcsStack
+from examples.production.stack import ProductionStack
 
 
 class ExampleError(Exception):
-    """An example is not there, or cannot be deployed with these settings; says what to do."""
+    """An example is not there, or was asked for in a wrong way; says what to do."""
 
 
-def _greeter(app: cdk.App, controller: ConsulOnEcsStack, cluster_name: str) -> None:
-    if controller.network is None:
-        raise ExampleError(
-            "The example runs its tasks in the VPC that the settings name, and there is none.\n"
-            "Set network.vpc_id and network.subnet_ids: subnets from which the Consul servers can "
-            "be reached,\nthe AWS APIs, and the registries of the images (NAT gateway)."
-        )
-    GreeterStack(
+def _greeter(app: cdk.App, mesh_init_image: str | None) -> cdk.Stack:
+    return GreeterStack(
         app,
-        f"Greeter-{cluster_name.replace('_', '-')}",
-        servers=controller.servers,
-        controller=controller.controller,
-        network=controller.network,
-        images=controller.images,
-        description=f"Two services in the Consul mesh of the ECS cluster {cluster_name}",
-        env=cdk.Environment(account=_given(controller.account), region=_given(controller.region)),
+        "ConsulGreeter",
+        mesh_init_image=mesh_init_image,
+        description="Two services in a Consul mesh of their own, an example",
     )
 
 
-def _given(value: str) -> str | None:
-    """Return what the settings say of account or region; None where the credentials decide."""
-    return None if cdk.Token.is_unresolved(value) else value
+def _production(app: cdk.App, mesh_init_image: str | None) -> cdk.Stack:
+    if mesh_init_image is not None:
+        raise ExampleError(
+            "The example production has no mesh tasks, so leave mesh_init_image out. Give it to "
+            "the Mesh that you add."
+        )
+    return ProductionStack(
+        app,
+        "ConsulProduction",
+        description="Consul servers and an ECS cluster for a mesh, an example",
+    )
 
 
-_EXAMPLES: Mapping[str, Callable[[cdk.App, ConsulOnEcsStack, str], None]] = {"greeter": _greeter}
+_EXAMPLES: Mapping[str, Callable[[cdk.App, str | None], cdk.Stack]] = {
+    "greeter": _greeter,
+    "production": _production,
+}
 
 
-def add_example(app: cdk.App, name: str, *, controller: ConsulOnEcsStack) -> None:
+def add_example(app: cdk.App, name: str, *, mesh_init_image: str | None = None) -> cdk.Stack:
     """Add the stack of an example.
 
     Args:
         app: the app.
         name: of the example.
-        controller: the stack that the settings describe.
+        mesh_init_image: the image of mesh-init and health-sync, where mesh tasks are a part of the
+            example. Default: built when the app is deployed.
+
+    Returns:
+        The stack.
 
     Raises:
-        ExampleError: if there is no such example, or if it cannot be deployed with the settings.
-        SettingsError: if the settings do not say how tasks join the servers.
+        ExampleError: if there is no such example, or if it has no use for the image.
+        AssetError: if the file that the functions run cannot be built.
 
     """
     if name not in _EXAMPLES:
         raise ExampleError(
-            f'There is no example "{name}". There is: {", ".join(sorted(_EXAMPLES))}.'
+            f'There is no example "{name}". There are: {", ".join(sorted(_EXAMPLES))}.'
         )
-    _EXAMPLES[name](app, controller, controller.controller.cluster.cluster_name)
+    return _EXAMPLES[name](app, mesh_init_image)

@@ -17,6 +17,11 @@ from constructs import Construct
 from handlers.core import deployment, names
 from handlers.core.errors import ConsulAlreadyBootstrapped
 from workflows.retries import A_FEW_TIMES, UNTIL_CONSUL_IS_UP, Patience
+from workflows.server_secret_states import (
+    ServerSecretHandlers,
+    ServerSecretNeeds,
+    ServerSecretStates,
+)
 from workflows.steps import Failures, step
 from workflows.token_states import TokenHandlers, TokenStates
 from workflows.workflow import state_machine
@@ -36,6 +41,24 @@ class BootstrapHandlers:
     client_token: TokenHandlers
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnServers:
+    """The servers that the same app makes: what they start with, and their agents' token.
+
+    Args:
+        handlers: the steps that make what they start with.
+        needs: which secrets there are for that.
+        agent_token: the steps that make the token of the servers' own agents.
+        agent_secret: gets it.
+
+    """
+
+    handlers: ServerSecretHandlers
+    needs: ServerSecretNeeds
+    agent_token: TokenHandlers
+    agent_secret: secretsmanager.ISecret
+
+
 class ClusterBootstrap(Construct):
     """The workflow that a deployment runs. It may run any number of times.
 
@@ -49,6 +72,7 @@ class ClusterBootstrap(Construct):
         client_secret: gets the token that all consul-client containers share.
         anonymous_policy: whether requests without a token may read nodes and services.
         log_group: where the state machine logs.
+        servers: those that the same app makes. Default: somebody else looks after the servers.
 
     """
 
@@ -64,6 +88,7 @@ class ClusterBootstrap(Construct):
         client_secret: secretsmanager.ISecret,
         anonymous_policy: bool,
         log_group: logs.ILogGroup,
+        servers: OwnServers | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         self._failures = Failures(self)
@@ -116,6 +141,9 @@ class ClusterBootstrap(Construct):
                     },
                 )
             )
+        server_needs = deployment.server_token(secret_prefix, cluster_arn)
+        if servers is not None:
+            policies.append(self._policy("server", server_needs["policy"]))
         controller = self._token(
             "controller",
             handlers=handlers.controller_token,
@@ -129,18 +157,38 @@ class ClusterBootstrap(Construct):
             token=client_needs["token"],
         )
 
-        sequence = [wait, management, *policies, controller.store, controller.create]
-        for current, following in pairwise(sequence):
+        tokens = [controller, client]
+        if servers is not None:
+            tokens.append(
+                self._token(
+                    "server",
+                    handlers=servers.agent_token,
+                    secret=servers.agent_secret,
+                    token=server_needs["token"],
+                )
+            )
+
+        for current, following in pairwise([wait, management, *policies, controller.store]):
             current.next(following)
-        controller.finish_with(client.store)
-        client.store.next(client.create)
-        client.finish_with(
+        for token in tokens:
+            token.store.next(token.create)
+        for token, following_token in pairwise(tokens):
+            token.finish_with(following_token.store)
+        tokens[-1].finish_with(
             sfn.Succeed(self, "Cluster ready", comment="Tasks can be provisioned from here on.")
         )
+        start: sfn.IChainable = wait
+        if servers is not None:
+            # Servers of the same deployment start with these, so they come before the wait.
+            secrets = ServerSecretStates(
+                self, handlers=servers.handlers, failures=self._failures, needs=servers.needs
+            )
+            secrets.last.next(wait)
+            start = secrets.first
 
         self.state_machine = state_machine(
             self,
-            start=wait,
+            start=start,
             comment="Prepares Consul for the mesh tasks of an ECS cluster.",
             timeout=Duration.minutes(45),
             log_group=log_group,

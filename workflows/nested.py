@@ -18,7 +18,7 @@ def run(
     name: str,
     *,
     state_machine_arn: str = _OWN_ARN,
-    execution_input: str = "$",
+    execution_input: str | Mapping[str, Any] = "$",
     execution_name: str = "States.UUID()",
     comment: str,
     timeout: Duration,
@@ -32,7 +32,7 @@ def run(
         scope: the workflow.
         name: the state's name.
         state_machine_arn: the ARN, or a path to it; the workflow's own by default.
-        execution_input: a path to the input.
+        execution_input: the input, or a path to it.
         execution_name: a path to the execution's name, or an intrinsic function.
         comment: what it is for, and why it is not retried.
         timeout: after which the execution is stopped, and the state fails.
@@ -52,12 +52,53 @@ def run(
             "Resource": _resource(scope, "startExecution.sync:2"),
             "Parameters": {
                 **_state_machine(state_machine_arn),
-                "Input.$": execution_input,
+                **_input(execution_input),
                 "Name.$": execution_name,
             },
             "ResultSelector": selected,
             "ResultPath": "$.run",
             "TimeoutSeconds": timeout.to_seconds(),
+        },
+    )
+
+
+def start(
+    scope: Construct,
+    name: str,
+    *,
+    state_machine_arn: str,
+    execution_input: str | Mapping[str, Any],
+    result_path: str,
+    comment: str,
+) -> sfn.CustomState:
+    """Return the state that starts an execution, and does not wait for it.
+
+    Its result is `{"execution": its ARN}`.
+
+    Args:
+        scope: the workflow.
+        name: the state's name.
+        state_machine_arn: the ARN, or a path to it.
+        execution_input: the input, or a path to it.
+        result_path: where the result goes.
+        comment: what it is for, and why it is not retried.
+
+    """
+    return sfn.CustomState(
+        scope,
+        name,
+        state_json={
+            "Type": "Task",
+            "Comment": comment,
+            "Resource": _resource(scope, "startExecution"),
+            "Parameters": {
+                **_state_machine(state_machine_arn),
+                **_input(execution_input),
+                "Name.$": "States.UUID()",
+            },
+            "ResultSelector": {"execution.$": "$.ExecutionArn"},
+            "ResultPath": result_path,
+            "TimeoutSeconds": 60,
         },
     )
 
@@ -69,22 +110,13 @@ def continue_in_a_new_execution(
 
     The history of one execution may have 25,000 events, so what takes longer needs several.
     """
-    return sfn.CustomState(
+    return start(
         scope,
         name,
-        state_json={
-            "Type": "Task",
-            "Comment": comment,
-            "Resource": _resource(scope, "startExecution"),
-            "Parameters": {
-                "StateMachineArn.$": _OWN_ARN,
-                "Input.$": execution_input,
-                "Name.$": "States.UUID()",
-            },
-            "ResultSelector": {"execution.$": "$.ExecutionArn"},
-            "ResultPath": "$.continued",
-            "TimeoutSeconds": 60,
-        },
+        state_machine_arn=_OWN_ARN,
+        execution_input=execution_input,
+        result_path="$.continued",
+        comment=comment,
     )
 
 
@@ -136,6 +168,12 @@ def _hearing_of_ends(scope: Construct) -> iam.PolicyStatement:
 def _state_machine(arn_or_path: str) -> Mapping[str, Any]:
     is_path = arn_or_path.startswith(("$.", "$$."))  # CDK's tokens begin with "${"
     return {"StateMachineArn.$" if is_path else "StateMachineArn": arn_or_path}
+
+
+def _input(value_or_path: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(value_or_path, str):
+        return {"Input.$": value_or_path}
+    return {"Input": dict(value_or_path)}
 
 
 def _resource(scope: Construct, action: str) -> str:

@@ -1,1 +1,1 @@
-"""Two services in the mesh: `greeter` asks `greeting` for its words, through their proxies."""
+"""Two services in a mesh of their own: `greeter` asks `greeting` for its words, through proxies."""

@@ -1,6 +1,6 @@
-"""The example's stack: a mesh, and two services in it.
+"""The stack of the example: a Consul, a mesh, and two services in it.
 
-`cdk deploy --all -c example=greeter` deploys it next to the controller's stack.
+`cdk deploy -c example=greeter` deploys it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from aws_cdk import CfnOutput, Duration, Stack
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
 from infrastructure.acl_controller import AclController
-from infrastructure.external_consul import ExternalConsul
-from infrastructure.handler_function import Network
+from infrastructure.consul_dev_server import ConsulDevServer
+from infrastructure.container_image import container_image
+from infrastructure.controller_outputs import add_outputs
 from infrastructure.mesh import Mesh
 from infrastructure.mesh_task import MeshTask, Upstream
-from infrastructure.stack import Images
 
 PYTHON_IMAGE = "public.ecr.aws/docker/library/python:3.13-alpine"
 _PROGRAMS = Path(__file__).resolve().parent / "programs"
@@ -26,18 +27,15 @@ _PROGRAMS = Path(__file__).resolve().parent / "programs"
 class GreeterStack(Stack):
     """Two services: `greeter` asks `greeting` for its words, each through its own proxy.
 
-    The Consul servers have to let in the security groups of `network`, which the tasks are in, too,
-    and an intention has to allow it, as ACLs deny by default:
-    `consul intention create -allow greeter greeting`. Then the log of `greeter` has the words.
+    Everything that they need is in the stack: a VPC, an ECS cluster, a Consul server for
+    development, and the controller. In Consul nobody may call anybody, but for the one that is
+    allowed here. The log of `greeter` has the words.
 
     Args:
         scope: the app.
         construct_id: the stack's name.
-        servers: the Consul servers.
-        controller: gives the tasks their ACL tokens; its cluster is where they run.
-        network: where they run: the VPC, subnets from which the servers, the AWS APIs and the
-            images can be reached, and security groups that the servers let in.
-        images: of the mesh's own containers. Default: the constructs' defaults.
+        mesh_init_image: the image of mesh-init and health-sync. Default: built when the app is
+            deployed, for which Docker is needed.
         **kwargs: further properties of the stack.
 
     """
@@ -47,32 +45,29 @@ class GreeterStack(Stack):
         scope: Construct,
         construct_id: str,
         *,
-        servers: ExternalConsul,
-        controller: AclController,
-        network: Network,
-        images: Images | None = None,
+        mesh_init_image: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        images = images or Images()
-        vpc, subnets = network.vpc, network.subnets
-        cluster = ecs.Cluster.from_cluster_attributes(
+        vpc = ec2.Vpc(
             self,
-            "Cluster",
-            cluster_name=controller.cluster.cluster_name,
-            cluster_arn=controller.cluster.cluster_arn,
-            vpc=vpc,
+            "Vpc",
+            max_azs=2,
+            nat_gateways=1,
+            # Nothing uses the default security group. To empty it takes a function of CDK's own.
+            restrict_default_security_group=False,
         )
-        options: dict[str, Any] = {
-            "security_groups": network.security_groups,
-            "tls": servers.ca_secret is not None,
-            "consul_image": images.consul,
-            "envoy_image": images.envoy,
-            "mesh_init_image": images.mesh_init,
-        }
+        mesh_init = (
+            container_image(self, "MeshInitImage", mesh_init_image) if mesh_init_image else None
+        )
 
         # [README
-        mesh = Mesh(self, "Mesh", servers=servers, controller=controller, vpc=vpc, **options)
+        cluster = ecs.Cluster(self, "Cluster", vpc=vpc)
+        servers = ConsulDevServer(self, "Consul", cluster=cluster, vpc=vpc)
+        controller = AclController(
+            self, "AclController", cluster=cluster, secret_prefix="greeter", servers=servers
+        )
+        mesh = Mesh(self, "Mesh", controller=controller, vpc=vpc, mesh_init_image=mesh_init)
 
         greeting = MeshTask(
             self,
@@ -84,7 +79,7 @@ class GreeterStack(Stack):
                 "greeting": python("greeting.py", PORT="9090", health_check=asking(9090)),
             },
         )
-        greeting.service("Service", cluster=cluster, vpc_subnets=subnets)
+        greeting.service("Service", cluster=cluster)
 
         greeter = MeshTask(
             self,
@@ -97,9 +92,14 @@ class GreeterStack(Stack):
                 "greeter": python("greeter.py", PORT="8080", UPSTREAM="http://localhost:1234"),
             },
         )
-        greeter.service("Service", cluster=cluster, vpc_subnets=subnets)
+        greeter.service("Service", cluster=cluster)
+
+        mesh.allow(source="greeter", destination="greeting")
         # README]
 
+        add_outputs(self, controller)
+        CfnOutput(self, "ClusterName", value=cluster.cluster_name)
+        CfnOutput(self, "ConsulHttpAddress", value=servers.http_address)
         CfnOutput(self, "TasksSecurityGroupId", value=mesh.security_groups[0].security_group_id)
 
 

@@ -1,0 +1,1 @@
+"""Consul servers for production, and the ACL controller that looks after them."""

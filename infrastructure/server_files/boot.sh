@@ -1,0 +1,63 @@
+#!/bin/bash
+# Makes this machine a Consul server. The user data run it once; running it again does no harm, and
+# a reboot needs only the units that it leaves behind.
+#
+# server.env is next to it: whose place this machine takes, and where its volume and secrets are.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+conclude() {
+    local status=$?
+    trap - EXIT
+    if ((status != 0)); then
+        echo "This machine has not become the server $NODE_NAME: what failed is said above." >&2
+        bash ./signal.sh FAILURE
+    fi
+    exit "$status"
+}
+
+# shellcheck source=/dev/null
+set -a && . ./server.env
+trap conclude EXIT
+machine="$(bash ./identify.sh)"
+echo "$machine" > machine.env
+# shellcheck source=/dev/null
+. ./machine.env && set +a
+
+missing=()
+for program in jq gpg; do
+    command -v "$program" > /dev/null || missing+=("$program")
+done
+if ((${#missing[@]})); then
+    # Amazon Linux has both packages; only one is named as its program.
+    dnf install --assumeyes --quiet "${missing[@]/#gpg/gnupg2-minimal}"
+fi
+
+bash ./attach_volume.sh
+# Consul makes this directory with its first start.
+had_data=no
+[[ -d /opt/consul/data/raft ]] && had_data=yes
+
+bash ./install_consul.sh
+bash ./write_config.sh
+
+for attempt in {1..30}; do
+    bash ./refresh_secrets.sh && break
+    if ((attempt == 30)); then
+        echo "After five minutes there is not every secret that $NODE_NAME starts with. The" \
+            "workflow CertificateRenewal makes them: look at its last execution." >&2
+        exit 1
+    fi
+    sleep 10
+done
+
+systemctl daemon-reload
+systemctl enable --now consul.service consul-dns.service consul-secrets.timer
+
+if [[ $had_data == yes ]]; then
+    bash ./wait_until_healthy.sh
+else
+    # The first servers can only become healthy together.
+    echo "$NODE_NAME starts without any data: nothing waits for it."
+fi
+bash ./signal.sh SUCCESS
