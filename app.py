@@ -1,7 +1,7 @@
 """The CDK app: reads the settings and makes the stack that they describe.
 
-`cdk synth -c settings=other.yaml` reads another file than mesh.yaml; `-c example=greeter` adds the
-stack of an example.
+`cdk synth -c settings=other.yaml` reads another file than mesh.yaml; `-c example=greeter` makes the
+stack of an example instead, for which no settings are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from examples import ExampleError, add_example
 from infrastructure.lambda_asset import AssetError
 from infrastructure.mesh import MeshError
 from infrastructure.stack import ConsulOnEcsStack
-from settings import Settings, SettingsError, load_settings
+from settings import Image, Settings, SettingsError, load_settings, problem_of
 
 ROOT = Path(__file__).resolve().parent
 
@@ -23,11 +23,32 @@ ROOT = Path(__file__).resolve().parent
 def make_app() -> None:
     """Synthesize the app into the directory that the CDK command line asks for."""
     app = cdk.App()
-    settings = load_settings(ROOT / (app.node.try_get_context("settings") or "mesh.yaml"))
-    stack = add_stack(app, settings)
-    if example := app.node.try_get_context("example"):
-        add_example(app, example, controller=stack)
+    settings, example, image = (
+        app.node.try_get_context(key) for key in ("settings", "example", "mesh_init_image")
+    )
+    if example:
+        _check_example_options(settings, image)
+        add_example(app, example, mesh_init_image=image)
+    elif image is not None:
+        raise ExampleError(
+            "mesh_init_image is for examples. In the settings this is images.mesh_init."
+        )
+    else:
+        add_stack(app, load_settings(ROOT / (settings or "mesh.yaml")))
     app.synth()
+
+
+def _check_example_options(settings: str | None, image: str | None) -> None:
+    if settings:
+        raise ExampleError(
+            "An example has no settings: give either example or settings. (With make: EXAMPLE or "
+            "SETTINGS.)"
+        )
+    if image is not None and (problem := problem_of(image, Image)) is not None:
+        raise ExampleError(
+            "mesh_init_image must be [<registry>/]<repository>[:<tag>][@sha256:<digest>]. "
+            f"It is {problem}."
+        )
 
 
 def add_stack(app: cdk.App, settings: Settings) -> ConsulOnEcsStack:

@@ -6,9 +6,11 @@ DeploymentRun runs the wanted one, and `answer_cloudformation` reports how that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -25,15 +27,23 @@ from handlers.core.step_input import take
 def handler(event: Mapping[str, Any]) -> dict[str, Any]:
     """Take CloudFormation's request for the custom resource.
 
-    Properties: `StateMachineArn`; `Input`, JSON text; `SettleSeconds`, optional: how long the run
+    Properties: `StateMachineArn`; `Input`, JSON text; `OnDelete`, optional, the same: what the
+    workflow is run with when the resource is deleted; `SettleSeconds`, optional: how long the run
     waits until what was just deployed is known everywhere, if less than usual; and any others,
-    whose change makes the workflow run again. On Delete there is nothing to undo; a run that is at
-    work goes on.
+    whose change makes the workflow run again. Without `OnDelete` there is nothing to undo on
+    Delete; a run that is at work goes on.
+
+    Another `OnDelete` is another resource: CloudFormation deletes the previous one, with the
+    properties that it had, when the update has succeeded; and the new one if it has not.
     """
     request = CustomResourceRequest.from_event(event)
-    if event.get("RequestType") == "Delete":
+    on_delete = _on_delete(event)
+    if request.is_delete and on_delete is None:
         request.answer(failure=None)
         return {"started": False}
+    if not request.is_delete and isinstance(on_delete, str):
+        digest = hashlib.sha256(on_delete.encode()).hexdigest()[:16]
+        request = replace(request, physical_resource_id=f"{request.logical_resource_id}-{digest}")
     try:
         if event.get("RequestType") == "Update" and _is_rolled_back(request):
             # What it goes back to has run before; failing once more would only wedge the stack.
@@ -53,6 +63,11 @@ def handler(event: Mapping[str, Any]) -> dict[str, Any]:
         request.answer(failure=f"{type(error).__name__}: {told}")
         return {"started": False}
     return {"started": True}
+
+
+def _on_delete(event: Mapping[str, Any]) -> object:
+    properties = event.get("ResourceProperties")
+    return properties.get("OnDelete") if isinstance(properties, dict) else None
 
 
 def _is_rolled_back(request: CustomResourceRequest) -> bool:
@@ -77,8 +92,9 @@ def _start(request: CustomResourceRequest, properties: Mapping[str, Any]) -> Non
     state = {
         "request": request.to_state(),
         "state_machine_arn": take(properties, "StateMachineArn", str),
-        "input": json.loads(take(properties, "Input", str)),
-        "settle_seconds": _settle_seconds(properties),
+        "input": json.loads(take(properties, "OnDelete" if request.is_delete else "Input", str)),
+        # What was made has been known everywhere for long when it goes.
+        "settle_seconds": 0 if request.is_delete else _settle_seconds(properties),
     }
     with aws.translated_errors("Starting the workflow DeploymentRun"):
         try:

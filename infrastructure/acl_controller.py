@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,14 +23,17 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from handlers.core import environment, metrics, names
-from infrastructure.consul_servers import ConsulServers
+from infrastructure.consul_servers import ConsulServers, ManagedServers
 from infrastructure.handler_function import Network
 from infrastructure.handler_functions import PUBLISH, READ, WRITE_AHEAD, HandlerFunctions, allow
 from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
+from infrastructure.server_care import ServerCare
+from infrastructure.server_snapshots import ServerSnapshots
 from infrastructure.token_secret import token_secret
 from infrastructure.workflow_runs import WorkflowRuns, definition, digest
-from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap
+from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap, OwnServers
 from workflows.reconciliation import Reconciliation, ReconciliationHandlers
+from workflows.service_intention import ServiceIntention
 from workflows.task_provisioning import TaskProvisioning
 from workflows.token_rotation import RotationHandlers, RotationOptions, TokenRotation
 from workflows.token_states import TokenHandlers
@@ -86,7 +90,8 @@ class AclController(Construct):
         cluster: the ECS cluster. One controller a cluster.
         secret_prefix: begins the names of the secrets; unique for each cluster.
         servers: the Consul servers. Those that the same app makes are looked after, too: their
-            keys and certificates, snapshots, and what a development server forgets.
+            keys and certificates, snapshots, and what a development server forgets. One
+            controller looks after them; give others `ExternalConsul` with their address.
         bootstrap_token_secret: holds a management token, or `{}` to have the ACL system
             bootstrapped. Default: the one of the servers; or one is made, and kept when the stack
             is deleted.
@@ -118,6 +123,11 @@ class AclController(Construct):
         task_provisioning: the workflow that makes sure of a service's token.
         reconciliation: the workflow that puts right what events have missed.
         token_rotation: the workflow that replaces tokens.
+        service_intention: the workflow that lets a service call another one.
+        certificate_renewal: the workflow that gives servers keys and certificates; None without
+            servers that the same app makes.
+        server_snapshot: the workflow that takes a snapshot of the servers; None without a store.
+        snapshot_restore: the workflow that restores one; None without a store.
         dead_letter_queue: the events that started nothing.
         workflow_runs: runs workflows as a part of a deployment.
 
@@ -200,11 +210,13 @@ class AclController(Construct):
                 arn_format=ArnFormat.COLON_RESOURCE_NAME,
             ),
             *([client_token_secret.secret_arn] if client_token_secret else []),
+            *([managed.secrets.agent_token_secret.secret_arn] if managed else []),
         ]
 
         self._token_keys = [
             encryption_key,
             client_token_secret.encryption_key if client_token_secret else None,
+            managed.secrets.encryption_key if managed else None,
         ]
 
         self._subjects_environment = {
@@ -217,6 +229,7 @@ class AclController(Construct):
 
         tokens = self._token_handlers(secret_tags or {})
         bootstrap = self._bootstrap_handlers(tokens)
+        care = self._server_care(managed) if managed else None
         self.cluster_bootstrap = ClusterBootstrap(
             self,
             "ClusterBootstrap",
@@ -227,6 +240,14 @@ class AclController(Construct):
             client_secret=self.client_token_secret,
             anonymous_policy=anonymous_policy,
             log_group=self._functions.log_group(self, "ClusterBootstrapLogs"),
+            servers=OwnServers(
+                handlers=care.handlers,
+                needs=care.needs,
+                agent_token=tokens,
+                agent_secret=managed.secrets.agent_token_secret,
+            )
+            if managed and care
+            else None,
         ).state_machine
         self.task_provisioning = TaskProvisioning(
             self,
@@ -261,6 +282,18 @@ class AclController(Construct):
             options=rotation or RotationOptions(),
             log_group=self._functions.log_group(self, "TokenRotationLogs"),
         ).state_machine
+        self.service_intention = ServiceIntention(
+            self,
+            "ServiceIntention",
+            write_intention=self._functions.talking_to_consul(
+                self,
+                "WriteIntention",
+                "write_intention",
+                token_secret=self.controller_token_secret,
+            ),
+            log_group=self._functions.log_group(self, "ServiceIntentionLogs"),
+        ).state_machine
+        self._allowed: dict[tuple[str, str], Construct] = {}
         self.dead_letter_queue = self._dead_letter_queue()
         self._start_on_task_events()
         self._start_on_schedule(
@@ -276,7 +309,12 @@ class AclController(Construct):
         self.workflow_runs = WorkflowRuns(
             self,
             "WorkflowRuns",
-            workflows=[self.cluster_bootstrap, self.task_provisioning],
+            workflows=[
+                self.cluster_bootstrap,
+                self.task_provisioning,
+                self.service_intention,
+                *([care.certificate_renewal] if care else []),
+            ],
             code=self._functions.code,
             log_retention=log_retention,
             log_group=self._functions.log_group(self, "DeploymentRunLogs"),
@@ -295,16 +333,23 @@ class AclController(Construct):
                 "ClientTokenSecretArn": self.client_token_secret.secret_arn,
                 # How functions reach Consul: the CA, the subnets and the security groups.
                 "AccessDigest": digest(self, lambda: _access(bootstrap.check_consul)),
-                # So that `provision` finds everything settled: this run waits, that one does not.
+                # So that `provision` and `allow` find everything settled: this run waits, theirs
+                # do not.
                 "ProvisioningDigest": digest(
                     self,
                     lambda: [
                         definition(self.task_provisioning),
+                        definition(self.service_intention),
                         *(_setup(function) for function in self._functions.made),
                     ],
                 ),
             },
         )
+        self.certificate_renewal = care.certificate_renewal if care else None
+        self.server_snapshot: sfn.StateMachine | None = None
+        self.snapshot_restore: sfn.StateMachine | None = None
+        if managed and care:
+            self._look_after(managed, care)
 
     def provision(
         self,
@@ -344,6 +389,59 @@ class AclController(Construct):
         run.node.add_dependency(self)
         return run
 
+    def allow(
+        self, scope: Construct, construct_id: str, *, source: str, destination: str
+    ) -> CustomResource:
+        """Let a service call another one: an intention in Consul, as a part of a deployment.
+
+        It goes with the construct: when that is taken out of its stack, or the stack is deleted.
+        Somebody else's intention that says the same is used as it is, and stays.
+
+        Args:
+            scope: the construct that it belongs to; its stack may be another one than the
+                controller's, in the same account and region.
+            construct_id: its ID there.
+            source: the service that calls; `"*"` for all.
+            destination: the service that is called; `"*"` for all.
+
+        Raises:
+            ValueError: if there cannot be such a service, or if this is allowed already.
+
+        """
+        path = f"{scope.node.path}/{construct_id}"
+        for which, name in (("source", source), ("destination", destination)):
+            _check_in_intention(path, which, name)
+        if first := self._allowed.get((source, destination)):
+            raise ValueError(
+                f'{path}: {first.node.path} lets "{source}" call "{destination}" already. '
+                "Leave one of the two out."
+            )
+        intention = {"source": source, "destination": destination}
+        # What takes the place of a construct is made before that one is deleted: each has a mark
+        # of its own, and the intention stays until the last has gone.
+        own = hashlib.sha256(path.encode()).hexdigest()[:12]
+        mark = {"wanted_by": own}
+        wanted = {"intention": {**intention, "action": "allow"}, **mark}
+        # Made here, not in the scope's stack: the queue for what starts nothing names its rules.
+        # The step waits for the token that ClusterBootstrap makes.
+        self._when_empty(f"AllowAgain{own}", self.service_intention, wanted)
+        run = self.workflow_runs.run(
+            scope,
+            construct_id,
+            workflow=self.service_intention,
+            workflow_input=wanted,
+            on_delete={"intention": intention, "remove": True, **mark},
+            rerun_when_changed={},
+            # ClusterBootstrap has run before, and waited, if anything of the controller is new.
+            settle=False,
+        )
+        self._allowed[source, destination] = run
+        run.node.add_dependency(self)
+        # So that they are still there when it is deleted, if the same stack makes them.
+        if isinstance(self.servers, Construct):
+            run.node.add_dependency(self.servers)
+        return run
+
     def metric(self, name: str, **options: Any) -> cloudwatch.Metric:
         """Return a metric of what the workflows find and do in this cluster.
 
@@ -367,6 +465,73 @@ class AclController(Construct):
             "period": Duration.minutes(5),
         }
         return cloudwatch.Metric(**properties | options).attach_to(self)
+
+    # --- the servers, if the same app makes them -------------------------------------------------
+
+    def _server_care(self, managed: ManagedServers) -> ServerCare:
+        return ServerCare(
+            self,
+            "ServerCare",
+            secrets=managed.secrets,
+            functions=self._functions,
+            cluster_arn=self.cluster.cluster_arn,
+        )
+
+    def _look_after(self, managed: ManagedServers, care: ServerCare) -> None:
+        """Give the servers their secrets before they start, and later what they need."""
+        prepared = self.workflow_runs.run(
+            self,
+            "ServerSecretsOnDeploy",
+            workflow=care.certificate_renewal,
+            workflow_input={},
+            rerun_when_changed={"CodeDigest": self._functions.code_digest},
+        )
+        managed.starts_after_secrets.node.add_dependency(prepared)
+        # A renewal that fails has months for another try.
+        self._start_on_schedule(
+            "CertificateRenewalSchedule", care.certificate_renewal, Duration.days(1), {}
+        )
+        if managed.snapshots is not None:
+            snapshots = ServerSnapshots(
+                self,
+                "ServerSnapshots",
+                store=managed.snapshots,
+                functions=self._functions,
+                controller_token_secret=self.controller_token_secret,
+                management_token_secret=self.bootstrap_token_secret,
+                cluster_bootstrap=self.cluster_bootstrap,
+                reconciliation=self.reconciliation,
+            )
+            self.server_snapshot = snapshots.server_snapshot
+            self.snapshot_restore = snapshots.snapshot_restore
+            self._start_on_schedule(
+                "ServerSnapshotSchedule", self.server_snapshot, managed.snapshots.every, {}
+            )
+        self._when_empty("ServerStarts", self.cluster_bootstrap, {})
+
+    def _when_empty(
+        self, construct_id: str, workflow: sfn.StateMachine, event: Mapping[str, Any]
+    ) -> None:
+        """Start a workflow whenever a server comes up that knows nothing, if they are like that."""
+        service = self.servers.managed and self.servers.managed.loses_its_state
+        if not service:
+            return
+        rule = events.Rule(
+            self,
+            construct_id,
+            description=f"An empty Consul server is up: fill it again ({self.secret_prefix})",
+            event_pattern=events.EventPattern(
+                source=["aws.ecs"],
+                detail_type=["ECS Task State Change"],
+                detail={
+                    "clusterArn": [service.cluster.cluster_arn],
+                    "group": [f"service:{service.service_name}"],
+                    "desiredStatus": ["RUNNING"],
+                    "lastStatus": ["RUNNING"],
+                },
+            ),
+        )
+        self._start(rule, workflow, event)
 
     def _check_service_name(self, service_name: str) -> None:
         where = f"{self.node.path}: the service name"
@@ -451,6 +616,11 @@ class AclController(Construct):
             description=f"{construct_id}, every {every.to_human_string()} ({self.secret_prefix})",
             schedule=events.Schedule.rate(every),
         )
+        self._start(rule, workflow, event)
+
+    def _start(
+        self, rule: events.Rule, workflow: sfn.StateMachine, event: Mapping[str, Any]
+    ) -> None:
         rule.add_target(
             targets.SfnStateMachine(
                 workflow,
@@ -680,6 +850,16 @@ class AclController(Construct):
             cluster_arn=self.cluster.cluster_arn,
             removal_policy=removal_policy,
             encryption_key=self.encryption_key,
+        )
+
+
+def _check_in_intention(path: str, which: str, name: str) -> None:
+    if Token.is_unresolved(name):
+        raise ValueError(f"{path}: {which} has to be known at synthesis. Give the text itself.")
+    if not names.is_valid_in_intention(name):
+        raise ValueError(
+            f'{path}: {which} "{name}" is neither a valid service name in Consul nor "*". '
+            f"Allowed: {names.SERVICE_NAME_RULE}."
         )
 
 

@@ -30,6 +30,8 @@ _GET_METADATA = (
     f'curl --fail --silent --show-error --max-time 5 --retry 5 "${layout.METADATA_VARIABLE}"'
 )
 _ADDRESS = "'.Networks[0].IPv4Addresses[0]'"
+SET_ADDRESS = f'address="$({_GET_METADATA} | jq --exit-status --raw-output {_ADDRESS})"'
+"""The line of a script that sets `address`: the task's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class ConsulClient:
             f'cp "$(command -v consul)" {_COPY}',
             f"chmod 0755 {_COPY}",
             f"mv {_COPY} {_PROGRAM}",
-            f'address="$({_GET_METADATA} | jq --exit-status --raw-output {_ADDRESS})"',
+            SET_ADDRESS,
             f"mkdir -p {DATA_DIR}/config {DATA_DIR}/data",
         ]
         if self.tls:

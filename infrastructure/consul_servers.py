@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Size
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
-from constructs import IDependable
+from constructs import Construct
 
 from infrastructure.handler_function import Network
 from infrastructure.server_secrets import ServerSecrets
@@ -29,6 +29,7 @@ class SnapshotStore:
         prefix: begins the keys of the objects.
         every: how often; None: only when somebody starts it.
         encryption_key: encrypts the objects. Default: not a key of your own.
+        largest: a larger snapshot can be neither taken nor restored; 5 GiB at most.
 
     """
 
@@ -36,6 +37,7 @@ class SnapshotStore:
     prefix: str = "consul"
     every: Duration | None = field(default_factory=lambda: Duration.hours(1))
     encryption_key: kms.IKey | None = None
+    largest: Size = field(default_factory=lambda: Size.gibibytes(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class ManagedServers:
     secrets: ServerSecrets
     network: Network
     security_group: ec2.ISecurityGroup
-    starts_after_secrets: IDependable
+    starts_after_secrets: Construct
     snapshots: SnapshotStore | None = None
     loses_its_state: ecs.BaseService | None = None
 

@@ -1,4 +1,4 @@
-"""The file that every Lambda function runs: `handlers/` and `requests`, in one zip.
+"""The file that every Lambda function runs: `handlers/` and what it imports, in one zip.
 
 Built from wheels with pinned hashes, and reproducible: the same sources give the same bytes on any
 machine, so that a deployment without a change changes nothing. The laptop runs the same file.

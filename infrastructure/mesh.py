@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import jsii
+from aws_cdk import CustomResource
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
@@ -16,6 +18,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from containers import layout
+from handlers.core import names
 from infrastructure.acl_controller import AclController
 from infrastructure.consul_client import ConsulClient
 from infrastructure.consul_servers import ConsulServers
@@ -24,9 +27,26 @@ CONSUL_IMAGE = "public.ecr.aws/hashicorp/consul:1.21.5"
 # Consul 1.21 supports Envoy 1.31 to 1.34.
 ENVOY_IMAGE = "docker.io/envoyproxy/envoy:v1.34.10"
 
-_SERF_PORT = 8301
+RPC_PORT = 8300
+SERF_PORT = 8301
 # Where Consul puts Envoy's administration, and an image other than ours leaves it.
 MESH_PORTS = layout.AGENT_PORTS | {19000}
+
+
+@dataclass(frozen=True)
+class _Port:
+    protocol: str
+    number: int
+    what: str
+
+    @property
+    def id(self) -> str:
+        """For the IDs of constructs."""
+        return f"{self.what}{self.protocol.capitalize()}"
+
+
+_RPC = _Port("tcp", RPC_PORT, "RPC")
+_GOSSIP = (_Port("tcp", SERF_PORT, "Gossip"), _Port("udp", SERF_PORT, "Gossip"))
 
 
 class Architecture(enum.Enum):
@@ -67,8 +87,8 @@ class Mesh(Construct):
     """What all tasks of a mesh share; make one, and give it to each `MeshTask`.
 
     You get: a security group that lets the tasks talk to each other, through their proxies and by
-    gossip, and nothing else in. The servers have to let it in (`mesh.connections`): RPC on 8300,
-    gossip on 8301 (TCP and UDP); and it lets gossip of the servers in.
+    gossip, and nothing else in. Servers that the same app makes let it in; others have to
+    (`mesh.connections`): RPC on 8300, gossip on 8301 (TCP and UDP); and it has to let in theirs.
 
     Args:
         scope: the construct that it belongs to.
@@ -141,6 +161,8 @@ class Mesh(Construct):
         self._own_group = self._security_group(vpc) if vpc else None
         own = [self._own_group] if self._own_group else []
         self.security_groups: list[ec2.ISecurityGroup] = [*own, *(security_groups or ())]
+        if servers.managed is not None:
+            self._join(servers.managed.security_group)
         self._token_secrets: dict[str, Construct] = {}
         self._connections = ec2.Connections(security_groups=self.security_groups)
 
@@ -165,6 +187,29 @@ class Mesh(Construct):
         }
         # None of them can be limited to resources that are known.
         return [iam.PolicyStatement(actions=sorted(actions), resources=["*"])] if actions else []
+
+    def allow(self, *, source: str, destination: str) -> CustomResource:
+        """Let a service call another one, through their proxies; the default is that none may.
+
+        The deployment writes an intention into Consul, and removes it when this is taken out of the
+        stack, or the stack is deleted.
+
+        Args:
+            source: the service that calls; `"*"` for all.
+            destination: the service that is called; `"*"` for all.
+
+        Raises:
+            MeshError: if ACLs are off: then every service may call every other one.
+            ValueError: if there cannot be such a service, or if this is allowed already.
+
+        """
+        if self._controller is None:
+            problem = (
+                f'"{source}" may call "{destination}" anyway, as ACLs are off. Leave allow(…) out.'
+            )
+            raise MeshError(self, [problem])
+        construct_id = f"Allow {_spoken(source)} to call {_spoken(destination)}"
+        return self._controller.allow(self, construct_id, source=source, destination=destination)
 
     def claim_token_secret(self, service_name: str, owner: Construct) -> None:
         """Remember who has made the secret of a service.
@@ -235,14 +280,39 @@ class Mesh(Construct):
                 )
         return problems
 
+    def _join(self, servers: ec2.ISecurityGroup) -> None:
+        """Let the tasks' agents and the servers reach each other."""
+        for index, tasks in enumerate(self.security_groups):
+            for into, source, ports in (
+                (servers, tasks, (_RPC, *_GOSSIP)),
+                (tasks, servers, _GOSSIP),
+            ):
+                for port in ports:
+                    # A resource of the mesh's stack, which may be another one than the servers'.
+                    ec2.CfnSecurityGroupIngress(
+                        self,
+                        f"{'Servers' if into is servers else 'Tasks'}{index}{port.id}",
+                        group_id=into.security_group_id,
+                        source_security_group_id=source.security_group_id,
+                        ip_protocol=port.protocol,
+                        from_port=port.number,
+                        to_port=port.number,
+                        description=port.what,
+                    )
+
     def _security_group(self, vpc: ec2.IVpc) -> ec2.SecurityGroup:
         group = ec2.SecurityGroup(
             self, "Tasks", vpc=vpc, description="Consul on ECS: the tasks of the mesh"
         )
         for port, what in (
             (ec2.Port.tcp(layout.DEFAULT_PUBLIC_LISTENER_PORT), "Proxies"),
-            (ec2.Port.tcp(_SERF_PORT), "Gossip"),
-            (ec2.Port.udp(_SERF_PORT), "Gossip"),
+            (ec2.Port.tcp(SERF_PORT), "Gossip"),
+            (ec2.Port.udp(SERF_PORT), "Gossip"),
         ):
             group.add_ingress_rule(group, port, what)
         return group
+
+
+def _spoken(service_name: str) -> str:
+    """Return a name as a part of a construct's ID, which is to differ in letters and digits."""
+    return "all services" if service_name == names.ANY_SERVICE else service_name

@@ -1,4 +1,4 @@
-"""Keys in KMS: the permission to use them for secrets, and for nothing else."""
+"""Keys in KMS: the permission to use them for secrets or objects, and for nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ ENCRYPT = ("kms:Decrypt", "kms:GenerateDataKey")
 
 
 def key_statements(
-    scope: Construct, actions: Sequence[str], keys: Iterable[kms.IKey | None]
+    scope: Construct,
+    actions: Sequence[str],
+    keys: Iterable[kms.IKey | None],
+    *,
+    service: str = "secretsmanager",
 ) -> list[iam.PolicyStatement]:
     """Return what allows a role to use keys, if there are any.
 
@@ -26,6 +30,7 @@ def key_statements(
         scope: any construct of the stack where the keys are used.
         actions: `DECRYPT`, or `ENCRYPT` for who writes secrets.
         keys: those of the secrets; None for the account's own key, which needs no permission.
+        service: what they may be used through: Secrets Manager or `s3`.
 
     """
     arns = list(dict.fromkeys(key.key_arn for key in keys if key is not None))
@@ -38,7 +43,7 @@ def key_statements(
             conditions={
                 "StringLike": {
                     # Whether its name ends like the partition's addresses, AWS does not say.
-                    "kms:ViaService": f"secretsmanager.{Stack.of(scope).region}.amazonaws.com*"
+                    "kms:ViaService": f"{service}.{Stack.of(scope).region}.amazonaws.com*"
                 }
             },
         )

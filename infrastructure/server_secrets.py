@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
+
+from infrastructure.token_secret import valueless_secret
 
 CA_LIFETIME = Duration.days(3650)
 """Of the CA's certificate; a new one of the same key takes its place two years before the end."""
@@ -28,13 +29,13 @@ class ServerSecrets(Construct):
         datacenter: the servers' datacenter; their certificates name it.
         server_names: the names of the servers' nodes.
         dns_names: under which the servers' API is reached; their certificates are for these, too.
-        encryption_key: encrypts the secrets. Default: one is made, and kept when the stack goes,
-            for what it has encrypted may be kept, too.
+        encryption_key: encrypts the secrets. Default: one is made.
         certificate_lifetime: of a server's certificate; at half of it there is a new one.
         chooses_management_token: whether the management token is chosen before the servers start,
             for a server that is given it. Default: it is made when the ACL system is bootstrapped.
-        removal_policy: what becomes of the secrets when their stack goes; the management token is
-            always kept, for there may be no other copy.
+        removal_policy: what becomes of the encryption key and of the management token when their
+            stack goes. Volumes and snapshots that outlast it cannot be read without the one, and
+            there is no other copy of the other. What can be made anew goes with the stack.
 
     Attributes:
         datacenter: the servers' datacenter.
@@ -62,33 +63,32 @@ class ServerSecrets(Construct):
         certificate_lifetime: Duration,
         encryption_key: kms.IKey | None = None,
         chooses_management_token: bool = False,
-        removal_policy: RemovalPolicy = RemovalPolicy.DESTROY,
+        removal_policy: RemovalPolicy = RemovalPolicy.RETAIN,
     ) -> None:
         super().__init__(scope, construct_id)
         self.datacenter = datacenter
         self.dns_names = tuple(dns_names)
         self.certificate_lifetime = certificate_lifetime
         self.chooses_management_token = chooses_management_token
-        self._removal_policy = removal_policy
         self.ca_key = kms.Key(
             self,
             "CaKey",
             description=f"CA of the Consul servers of {datacenter}",
             key_spec=kms.KeySpec.ECC_NIST_P256,
             key_usage=kms.KeyUsage.SIGN_VERIFY,
-            removal_policy=removal_policy,
+            removal_policy=RemovalPolicy.DESTROY,
         )
         self.encryption_key = encryption_key or kms.Key(
             self,
             "EncryptionKey",
             description=f"Secrets and data of the Consul servers of {datacenter}",
             enable_key_rotation=True,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=removal_policy,
         )
         self.ca_secret = self._secret("Ca", "Certificate of the CA of the Consul servers")
         self.gossip_key_secret = self._secret("GossipKey", "Key of Consul's gossip encryption")
         self.management_token_secret = self._secret(
-            "ManagementToken", "Management token of Consul's ACL system", RemovalPolicy.RETAIN
+            "ManagementToken", "Management token of Consul's ACL system", removal_policy
         )
         self.agent_token_secret = self._secret("AgentToken", "Consul token of the servers' agents")
         self.certificate_secrets: Mapping[str, secretsmanager.ISecret] = {
@@ -97,15 +97,15 @@ class ServerSecrets(Construct):
         }
 
     def _secret(
-        self, construct_id: str, description: str, removal_policy: RemovalPolicy | None = None
+        self,
+        construct_id: str,
+        description: str,
+        removal_policy: RemovalPolicy = RemovalPolicy.DESTROY,
     ) -> secretsmanager.Secret:
-        secret = secretsmanager.Secret(
+        return valueless_secret(
             self,
             construct_id,
             description=description,
             encryption_key=self.encryption_key,
-            removal_policy=removal_policy or self._removal_policy,
+            removal_policy=removal_policy,
         )
-        resource = cast("secretsmanager.CfnSecret", secret.node.default_child)
-        resource.generate_secret_string = None
-        return secret

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from aws_cdk import Annotations, CfnOutput, Duration, Stack, Tags
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from handlers.core import names
 from infrastructure.acl_controller import (
     AclController,
     ReconciliationOptions,
     RotationSchedule,
 )
+from infrastructure.container_image import container_image
+from infrastructure.controller_outputs import add_outputs
 from infrastructure.external_consul import ExternalConsul
 from infrastructure.handler_function import Network
 from settings import NetworkSettings, Settings
@@ -51,13 +50,6 @@ _RETENTION = {
     3288: _DAYS.NINE_YEARS,
     3653: _DAYS.TEN_YEARS,
 }
-
-
-# Amazon ECR: a repository of an account and region, and a tag or a digest.
-_ECR_IMAGE = re.compile(
-    r"(?P<account>[0-9]{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
-    r"(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>.+))?"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,27 +132,13 @@ class ConsulOnEcsStack(Stack):
         )
         for key, value in settings.tags.items():
             Tags.of(self).add(key, value)
-        self._outputs(settings)
+        add_outputs(self, self.controller)
 
     def _key(self, arn: str | None) -> kms.IKey | None:
         return None if arn is None else kms.Key.from_key_arn(self, "SecretsKey", arn)
 
     def _image(self, construct_id: str, image: str | None) -> ecs.ContainerImage | None:
-        """Return an image; one in ECR as such, so that tasks are allowed to pull it."""
-        if image is None:
-            return None
-        if (found := _ECR_IMAGE.fullmatch(image)) is None:
-            return ecs.ContainerImage.from_registry(image)
-        repository = ecr.Repository.from_repository_attributes(
-            self,
-            construct_id,
-            repository_name=found["repository"],
-            repository_arn=(
-                f"arn:{self.partition}:ecr:{found['region']}:{found['account']}:"
-                f"repository/{found['repository']}"
-            ),
-        )
-        return ecs.ContainerImage.from_ecr_repository(repository, found["digest"] or found["tag"])
+        return None if image is None else container_image(self, construct_id, image)
 
     def _cluster(self, settings: Settings) -> ecs.ICluster:
         arn = settings.ecs.cluster
@@ -216,33 +194,6 @@ class ConsulOnEcsStack(Stack):
         )
         CfnOutput(self, "HandlersSecurityGroupId", value=group.security_group_id)
         return group
-
-    def _outputs(self, settings: Settings) -> None:
-        controller = self.controller
-        outputs = {
-            "ClusterBootstrapArn": controller.cluster_bootstrap.state_machine_arn,
-            "TaskProvisioningArn": controller.task_provisioning.state_machine_arn,
-            "ReconciliationArn": controller.reconciliation.state_machine_arn,
-            "TokenRotationArn": controller.token_rotation.state_machine_arn,
-            "DeadLetterQueueUrl": controller.dead_letter_queue.queue_url,
-        }
-        for key, secret, name in (
-            (
-                "BootstrapToken",
-                controller.bootstrap_token_secret,
-                controller.bootstrap_token_secret.secret_name,
-            ),
-            (
-                "ControllerToken",
-                controller.controller_token_secret,
-                names.controller_secret_name(settings.secrets.prefix),
-            ),
-            ("ClientToken", controller.client_token_secret, controller.client_token_secret_name),
-        ):
-            outputs[f"{key}SecretArn"] = secret.secret_arn
-            outputs[f"{key}SecretName"] = name
-        for key, value in outputs.items():
-            CfnOutput(self, key, value=value)
 
 
 def _minutes(number: int | None) -> Duration | None:

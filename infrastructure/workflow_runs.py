@@ -91,6 +91,7 @@ class WorkflowRuns(Construct):
         workflow: sfn.StateMachine,
         workflow_input: Mapping[str, Any],
         rerun_when_changed: Mapping[str, str],
+        on_delete: Mapping[str, Any] | None = None,
         settle: bool = True,
     ) -> CustomResource:
         """Run a workflow on the first deployment, and on later ones that change what it depends on.
@@ -105,6 +106,10 @@ class WorkflowRuns(Construct):
             workflow_input: the execution's input.
             rerun_when_changed: what else makes it run again when it changes; the names are in
                 CamelCase, for they are a resource's properties.
+            on_delete: what the workflow is run with when the run is taken out of the stack, or the
+                stack is deleted, which fails if that run fails. A run with another `on_delete` than
+                before takes the place of the previous one, which is then deleted. Default: nothing
+                happens.
             settle: whether it waits first until new roles and definitions are known everywhere.
                 Leave that out only if another run of the same deployment has waited whenever there
                 is something to wait for.
@@ -123,6 +128,7 @@ class WorkflowRuns(Construct):
             properties={
                 "StateMachineArn": workflow.state_machine_arn,
                 "Input": json.dumps(workflow_input),
+                **({} if on_delete is None else {"OnDelete": json.dumps(on_delete)}),
                 "DefinitionDigest": digest(self, lambda: definition(workflow)),
                 **({} if settle else {"SettleSeconds": "0"}),
                 **rerun_when_changed,

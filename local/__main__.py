@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,10 @@ from local.cdk_cli import CdkError
 from local.cloud import PortInUseError
 from local.consul.binary import ConsulBinaryError
 from local.consul.remote import RemoteConsulError
-from local.demo import DEMO_SYNTH_OPTIONS, run_demo
-from local.deployment import deployed_app
-from local.instructions import EXAMPLE_FAMILY, examples, exports
+from local.demo import DEMO_SYNTH_OPTIONS, PAYMENTS, run_demo
+from local.deployment import Deployed, deployed_app
+from local.example import CLIENT, EXAMPLE, deployed_example, why_no_example
+from local.instructions import EXAMPLE_FAMILY, exports, of_greeting, of_services, of_tokens
 from local.progress import Progress
 from local.report import as_data, print_report
 from local.tasks import LocalTasks
@@ -33,6 +35,8 @@ app = typer.Typer(
 # A pipe or a file has no width of its own; the tables are to be whole there.
 _console = Console(width=None if sys.stdout.isatty() else 160)
 _errors = Console(stderr=True)
+# What the health checks of mesh tasks have, and how close together they may come.
+_CHECK_SECONDS, _SHORTEST_CHECK_SECONDS = 5.0, 0.5
 # What a person can do something about; the message says what.
 _FORESEEN = (CdkError, ConsulBinaryError, PortInUseError, RemoteConsulError, TimeoutError)
 
@@ -69,19 +73,38 @@ def up(
         ),
     ] = 1,
 ) -> None:
-    """Deploy the app and keep it running, for any AWS client, until Ctrl-C."""
-    options = ("-c", "example=greeter")
-    with deployed_app(
-        Progress(_console), port=port, speed=speed, synth_options=options
-    ) as deployment:
-        LocalTasks(deployment).register(EXAMPLE_FAMILY)
-        # Plain text: it is there to be copied.
-        typer.echo(f"\n{exports(deployment)}\n\n{examples(deployment)}\n")
-        typer.echo(f"Consul ({deployment.consul.kind}): {deployment.consul.address}")
-        typer.echo("Running. Ctrl-C ends it and leaves nothing behind.")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    """Deploy the example and keep it running, for any AWS client, until Ctrl-C."""
+    progress = Progress(_console)
+    if reason := why_no_example(speed):
+        options = DEMO_SYNTH_OPTIONS
+        with deployed_app(progress, port=port, speed=speed, synth_options=options) as deployment:
+            service = str(PAYMENTS.service)
+            commands = [of_services(deployment, service), of_tokens(deployment, service)]
+            _stay(deployment, commands, f"no task of examples/{EXAMPLE}, for {reason}")
+    else:
+        interval = max(_CHECK_SECONDS / speed, _SHORTEST_CHECK_SECONDS)
+        with deployed_example(
+            progress, port=port, speed=speed, check_interval=interval
+        ) as deployed:
+            commands = [
+                of_services(deployed, CLIENT),
+                of_greeting(deployed),
+                of_tokens(deployed, CLIENT),
+            ]
+            _stay(deployed, commands, f"the task consul-server of examples/{EXAMPLE}")
     typer.echo("Ended.")
+
+
+def _stay(deployment: Deployed, commands: Sequence[str], which_consul: str) -> None:
+    """Say what there is, and wait for Ctrl-C."""
+    LocalTasks(deployment).register(EXAMPLE_FAMILY)
+    # Plain text: it is there to be copied.
+    typer.echo("\n".join(["", exports(deployment), "", *commands, ""]))
+    consul = deployment.consul
+    typer.echo(f"Consul ({consul.kind}, {which_consul}): {consul.address}")
+    typer.echo("Running. Ctrl-C ends it and leaves nothing behind.")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def main() -> None:

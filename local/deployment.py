@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import yaml
@@ -18,6 +18,7 @@ import yaml
 from handlers.core import environment
 from local.cdk_cli import CdkCli
 from local.cloud import LocalCloud
+from local.cloud.server import MakeTaskRunner
 from local.consul import ConsulServer, consul_for_local_run
 from local.consul_api import objects_removed
 from local.progress import Progress
@@ -27,6 +28,34 @@ SECRET_PREFIX = "consul"
 _BOOTSTRAP_STACK = "CDKToolkit"
 # The only clock of the handlers.
 _HANDLERS_CLOCK = "handlers.core.clock:now"
+
+
+class Deployed(Protocol):
+    """A deployed controller in a local cloud, and its Consul."""
+
+    @property
+    def cloud(self) -> LocalCloud:
+        """The AWS."""
+
+    @property
+    def consul(self) -> ConsulServer:
+        """The Consul."""
+
+    @property
+    def cluster(self) -> str:
+        """The name of the ECS cluster."""
+
+    @property
+    def cluster_arn(self) -> str:
+        """Its ARN."""
+
+    @property
+    def secret_prefix(self) -> str:
+        """The prefix of the secrets' names."""
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The outputs of the controller's stack, by name."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +99,12 @@ class PreparedApp:
             secret_prefix=self.secret_prefix,
             settings_file=self.settings_file,
             synth_options=self.synth_options,
-            outputs=_deploy(progress, self.cloud, self.settings_file, self.synth_options),
+            outputs=deployed_stack(
+                progress,
+                self.cloud,
+                ["-c", f"settings={self.settings_file}", *self.synth_options],
+                workdir=self.settings_file.parent,
+            ),
         )
 
 
@@ -122,16 +156,7 @@ def prepared_app(
                 consul = stack.enter_context(consul_for_local_run(workdir=workdir))
         with progress.stage("Start AWS"):
             cloud = stack.enter_context(
-                LocalCloud(
-                    workdir=workdir / "cloud",
-                    port=port,
-                    # On AWS a deployment waits until IAM and the state machine's new definition
-                    # are known everywhere. Here they are at once.
-                    lambda_environment={environment.SETTLE_SECONDS: "0"},
-                    task_stage_seconds=task_stage_seconds,
-                    speed=speed,
-                    function_clock=_HANDLERS_CLOCK,
-                )
+                local_cloud(workdir, port=port, task_stage_seconds=task_stage_seconds, speed=speed)
             )
         suffix = f"-{secrets.token_hex(3)}" if consul.kind == "remote" else ""
         cluster, prefix = f"local{suffix}", f"{SECRET_PREFIX}{suffix}"
@@ -215,15 +240,46 @@ def _secret(cloud: LocalCloud, name: str, value: str) -> str:
     return arn
 
 
-def _deploy(
-    progress: Progress, cloud: LocalCloud, settings: Path, options: Sequence[str]
+def local_cloud(
+    workdir: Path,
+    *,
+    port: int,
+    task_stage_seconds: float,
+    speed: float,
+    task_runner: MakeTaskRunner | None = None,
+) -> LocalCloud:
+    """Make a cloud for the app's functions; its files go into a folder of `workdir`."""
+    return LocalCloud(
+        workdir=workdir / "cloud",
+        port=port,
+        # On AWS a deployment waits until IAM and the state machine's new definition are known
+        # everywhere. Here they are at once.
+        lambda_environment={environment.SETTLE_SECONDS: "0"},
+        task_stage_seconds=task_stage_seconds,
+        speed=speed,
+        function_clock=_HANDLERS_CLOCK,
+        task_runner=task_runner,
+    )
+
+
+def deployed_stack(
+    progress: Progress, cloud: LocalCloud, synth_options: Sequence[str], *, workdir: Path
 ) -> dict[str, str]:
-    """Deploy with the CDK command line, which works next to the settings file."""
-    workdir = settings.parent
+    """Deploy with the CDK command line, and return the outputs of the controller's stack.
+
+    Args:
+        progress: told about each stage.
+        cloud: where to.
+        synth_options: what `cdk synth` is told.
+        workdir: where the command line works.
+
+    Raises:
+        CdkError: if it fails; the message has the reason.
+
+    """
     cdk = CdkCli(cloud.environment, home=workdir)
     assembly, outputs_file = str(workdir / "cdk.out"), workdir / "outputs.json"
-    synth = ("synth", "--quiet", "--output", assembly, "-c", f"settings={settings}", *options)
-    commands: list[tuple[str, ...]] = [synth]
+    commands = [("synth", "--quiet", "--output", assembly, *synth_options)]
     stage = "Synthesize the app"
     if not _is_bootstrapped(cloud):
         account = f"aws://{cloud.account}/{cloud.region}"

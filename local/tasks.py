@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from local.cloud.waiting import until
-from local.deployment import Deployment
+from local.deployment import Deployed
 
 # EventBridge lets two of a Fargate task's events through: PROVISIONING and PENDING.
 _EXECUTIONS_PER_TASK = 2
@@ -46,7 +46,7 @@ class LocalTasks:
 
     """
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployed) -> None:
         self._deployment = deployment
         self._ecs = deployment.cloud.client("ecs")
         self._sfn = deployment.cloud.client("stepfunctions")

@@ -68,6 +68,29 @@ def vpc_only(synthesize_once: SynthesizeOnce) -> Deployed:
     return Deployed(synthesize_once(VPC_ONLY), IRELAND)
 
 
+@pytest.fixture(scope="session")
+def served(synthesize_once: SynthesizeOnce, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """A stack with three Consul servers of its own, and the controller that looks after them."""
+    from tests.synthesized import (  # noqa: PLC0415 - see above
+        IRELAND,
+        Deployed,
+        synthesize_with_servers,
+    )
+
+    return Deployed(synthesize_with_servers(tmp_path_factory.mktemp("served")), IRELAND)
+
+
+@pytest.fixture(scope="session")
+def snapshots_stack(
+    tmp_path_factory: pytest.TempPathFactory, synthesize_once: SynthesizeOnce
+) -> Deployed:
+    """The workflows of snapshots, in a stack of their own."""
+    del synthesize_once  # it has put the right Node.js on the PATH
+    from tests.snapshot_stack import synthesize_snapshots  # noqa: PLC0415 - see above
+
+    return synthesize_snapshots(tmp_path_factory.mktemp("snapshots"))
+
+
 @pytest.fixture(params=["minimal", "everything", "vpc_only"])
 def deployed(request: pytest.FixtureRequest) -> Deployed:
     """Each of the stacks above."""

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
 
 from app import add_stack
+from infrastructure.acl_controller import AclController
+from infrastructure.consul_server_cluster import ConsulServerCluster
 from settings import load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -145,9 +149,42 @@ def synthesize(settings_text: str, directory: Path) -> Synthesized:
     )
 
 
+SERVED_CLUSTER = IRELAND.arn("ecs", "cluster/served")
+
+
+def synthesize_with_servers(directory: Path) -> Synthesized:
+    """Synthesize a stack with Consul servers of its own and a controller that looks after them."""
+    app = cdk.App(outdir=str(directory / "cdk.out"), context=context())
+    stack = cdk.Stack(app, "Served")
+    zones = ["eu-west-1a", "eu-west-1b", "eu-west-1c"]
+    vpc = ec2.Vpc.from_vpc_attributes(
+        stack,
+        "Vpc",
+        vpc_id="vpc-0123456789abcdef0",
+        availability_zones=zones,
+        private_subnet_ids=[f"subnet-0123456789abcdef{number}" for number in range(len(zones))],
+        private_subnet_route_table_ids=["rtb-0123456789abcdef0"] * len(zones),
+    )
+    controller = AclController(
+        stack,
+        "AclController",
+        cluster=ecs.Cluster.from_cluster_arn(stack, "Cluster", SERVED_CLUSTER),
+        secret_prefix="served",
+        servers=ConsulServerCluster(stack, "Consul", vpc=vpc),
+    )
+    controller.allow(stack, "Allow", source="greeter", destination="greeting")
+    artifact = app.synth().get_stack_by_name("Served")
+    return Synthesized(
+        app=app,
+        name="Served",
+        template=artifact.template,
+        messages=[f"{message.id}: {message.entry.data}" for message in artifact.messages],
+    )
+
+
 # What CDK calls parts of constructs, and constructs of ours that only group others.
 _UNNAMED = {"AclController", "Default", "DefaultPolicy", "Function", "Logs", "Policy"}
-_UNNAMED |= {"Resource", "Role", "StateMachine", "WorkflowRuns"}
+_UNNAMED |= {"Resource", "Role", "ServerCare", "ServerSnapshots", "StateMachine", "WorkflowRuns"}
 
 _SECRET_SUFFIX = "-AbCdEf"  # what Secrets Manager appends
 
@@ -167,9 +204,9 @@ class Deployed:
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """Return the evaluated properties of all resources of a type, by name."""
         return {
-            name: resource["Properties"]
-            for (found, name), resource in self.resources.items()
-            if found == kind
+            self._key(logical_id)[1]: self.evaluate(resource.get("Properties", {}))
+            for logical_id, resource in self.synthesized.template["Resources"].items()
+            if resource["Type"] == kind
         }
 
     @cached_property
@@ -264,7 +301,7 @@ class Deployed:
             case "AWS::ECS::TaskDefinition":
                 properties = self.synthesized.template["Resources"][logical_id]["Properties"]
                 return self.place.arn("ecs", f"task-definition/{properties['Family']}:1")
-            case "AWS::IAM::Role":
+            case "AWS::IAM::Role" | "AWS::S3::Bucket" | "AWS::EC2::Volume":
                 return _physical(name)
             case "AWS::Logs::LogGroup":
                 properties = self.synthesized.template["Resources"][logical_id]["Properties"]
@@ -276,6 +313,8 @@ class Deployed:
         match kind, attribute:
             case _, "Arn":
                 return self._arn(logical_id)
+            case "AWS::ServiceDiscovery::PrivateDnsNamespace", "HostedZoneId":
+                return f"zone-of-{name}"
             case "AWS::EC2::SecurityGroup", "GroupId":
                 return f"sg-of-{name}"
             case "AWS::StepFunctions::StateMachine", "Name":
@@ -284,14 +323,18 @@ class Deployed:
 
     def _arn(self, logical_id: str) -> str:
         kind, name = self._key(logical_id)
+        if kind == "AWS::S3::Bucket":
+            return f"arn:{self.place.partition}:s3:::{_physical(name)}"
         if kind == "AWS::IAM::Role":
             return self.place.arn("iam", f"role/{_physical(name)}", region=False)
         properties = self.synthesized.template["Resources"][logical_id]["Properties"]
         services = {
+            "AWS::KMS::Key": ("kms", f"key/{name}"),
             "AWS::Events::Rule": ("events", f"rule/{name}"),
             "AWS::Lambda::Function": ("lambda", f"function:{name}"),
             "AWS::Logs::LogGroup": ("logs", f"log-group:{properties.get('LogGroupName', name)}:*"),
             "AWS::SQS::Queue": ("sqs", name),
+            "AWS::ServiceDiscovery::Service": ("servicediscovery", f"service/{name}"),
             "AWS::SecretsManager::Secret": (
                 "secretsmanager",
                 # CloudFormation appends something to names of its own making.

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,157 +24,416 @@ from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 
 from handlers.core import names
 from local.cloud.waiting import until
-from settings import SettingsError
+from tests.readable_template import ReadableTemplate
 
 if TYPE_CHECKING:
-    from tests.synthesized import Synthesized
+    from aws_cdk.cx_api import CloudAssembly
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "greeter" / "stack.py"
 PROGRAMS = EXAMPLE.parent / "programs"
 SERVICES = {"greeter", "greeting"}
-
-SETTINGS: dict[str, Any] = {
-    "ecs": {"cluster": "my_cluster"},
-    "secrets": {"prefix": "consul"},
-    "consul": {"http_address": "http://consul.internal:8500", "retry_join": ["consul.internal"]},
-    "network": {
-        "vpc_id": "vpc-0123456789abcdef0",
-        "subnet_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
-    },
-    "images": {"mesh_init": "registry.example.com/mesh-init:1"},
-}
-CA = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:consul-ca-Zz9999"
-SECURE: dict[str, Any] = SETTINGS | {
-    "ecs": {"cluster": "arn:aws:ecs:eu-west-1:123456789012:cluster/my_cluster"},
-    "consul": {
-        "http_address": "https://consul.internal:8501",
-        "retry_join": ["provider=aws tag_key=consul tag_value=server"],
-        "ca_secret_arn": CA,
-    },
+MESH_INIT = "registry.example.com/mesh-init:1"
+OUTPUTS = {
+    *("ClusterBootstrapArn", "TaskProvisioningArn", "ReconciliationArn", "TokenRotationArn"),
+    *("ServiceIntentionArn", "DeadLetterQueueUrl"),
+    *("BootstrapTokenSecretArn", "BootstrapTokenSecretName"),
+    *("ControllerTokenSecretArn", "ControllerTokenSecretName"),
+    *("ClientTokenSecretArn", "ClientTokenSecretName"),
+    "CertificateRenewalArn",
+    *("ClusterName", "ConsulHttpAddress"),
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def node_of_this_environment() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        yield
-
-
-def synthesize_example(settings: dict[str, Any], directory: Path, name: str) -> Synthesized:
-    """Synthesize the app with an example, as `-c example=…` does; return the example's stack."""
-    import aws_cdk as cdk  # noqa: PLC0415 - starts a Node process, of the PATH above
-
-    from app import add_stack  # noqa: PLC0415
-    from examples import add_example  # noqa: PLC0415
-    from settings import load_settings  # noqa: PLC0415
-    from tests.synthesized import Synthesized, context  # noqa: PLC0415
-
-    (directory / "mesh.yaml").write_text(yaml.safe_dump(settings))
-    app = cdk.App(outdir=str(directory / "cdk.out"), context=context())
-    controller = add_stack(app, load_settings(directory / "mesh.yaml"))
-    add_example(app, name, controller=controller)
-    (artifact,) = (each for each in app.synth().stacks if each.stack_name != controller.stack_name)
-    return Synthesized(
-        app=app,
-        name=artifact.stack_name,
-        template=artifact.template,
-        messages=[f"{message.id}: {message.entry.data}" for message in artifact.messages],
+def run_app(directory: Path, **given: str) -> subprocess.CompletedProcess[str]:
+    """Run app.py as the CDK command line does: with the context in cdk.json, and what is given."""
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "app.py")],
+        cwd=directory,
+        env={
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            # jsii unpacks itself there once; without, it does so each time.
+            "HOME": os.environ.get("HOME", str(directory)),
+            "CDK_OUTDIR": str(directory / "cdk.out"),
+            "CDK_CONTEXT_JSON": json.dumps(
+                {**context, "aws:cdk:enable-path-metadata": True, **given}
+            ),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-@pytest.fixture(scope="module", params=[SETTINGS, SECURE], ids=["plain", "secure"])
-def greeter(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Synthesized:
-    return synthesize_example(request.param, tmp_path_factory.mktemp("example"), "greeter")
+@dataclass(frozen=True)
+class Example:
+    """An example that has been synthesized."""
+
+    assembly: CloudAssembly
+
+    @property
+    def stacks(self) -> list[str]:
+        """The names of the stacks."""
+        return [stack.stack_name for stack in self.assembly.stacks]
+
+    @property
+    def messages(self) -> list[str]:
+        """Warnings and errors that the command line would print."""
+        return [
+            f"{message.id}: {message.entry.data}"
+            for stack in self.assembly.stacks
+            for message in stack.messages
+        ]
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The template of the only stack."""
+        (stack,) = self.assembly.stacks
+        template: dict[str, Any] = stack.template
+        return template
 
 
-def resources(stack: Synthesized, kind: str) -> list[dict[str, Any]]:
-    return [
-        resource for resource in stack.template["Resources"].values() if resource["Type"] == kind
-    ]
+def synthesize(directory: Path, **given: str) -> Example:
+    ran = run_app(directory, **given)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    with pytest.MonkeyPatch.context() as patch:
+        # CDK starts the `node` of the PATH, and the environment of this Python has one.
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        from aws_cdk.cx_api import CloudAssembly  # noqa: PLC0415 - starts a Node process
+
+        return Example(CloudAssembly(str(directory / "cdk.out")))
+
+
+@pytest.fixture(scope="module")
+def greeter(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    directory = tmp_path_factory.mktemp("greeter")
+    return synthesize(directory, example="greeter", mesh_init_image=MESH_INIT)
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return synthesize(tmp_path_factory.mktemp("production"), example="production")
+
+
+@pytest.fixture(params=["greeter", "production"])
+def example(request: pytest.FixtureRequest) -> Example:
+    found: Example = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(greeter: Example) -> ReadableTemplate:
+    """The stack of the example greeter."""
+    return ReadableTemplate(greeter.template)
+
+
+@pytest.fixture(scope="module")
+def production_stack(production: Example) -> ReadableTemplate:
+    return ReadableTemplate(production.template)
 
 
 # --------------------------------------------------------------------------------------------------
-# The stack
+# Both
 # --------------------------------------------------------------------------------------------------
 
 
-def test_the_example_synthesizes_without_a_warning(greeter: Synthesized) -> None:
-    assert greeter.name == "Greeter-my-cluster"
-    assert greeter.messages == []
+def test_an_example_is_one_stack_of_its_own(greeter: Example, production: Example) -> None:
+    assert greeter.stacks == ["ConsulGreeter"]
+    assert production.stacks == ["ConsulProduction"]
 
 
-def test_cfn_lint_finds_nothing_in_the_example(greeter: Synthesized) -> None:
+def test_an_example_synthesizes_without_a_warning(example: Example) -> None:
+    assert example.messages == []
+
+
+def test_cfn_lint_finds_nothing_in_an_example(example: Example) -> None:
     config = ManualArgs(
         regions=["eu-west-1"],
         include_checks=["I"],
         ignore_checks=["W3005"],  # CDK writes dependencies that a reference implies anyway
     )
 
-    found = lint(json.dumps(greeter.template), config=config)
+    found = lint(json.dumps(example.template), config=config)
 
     assert [f"{match.rule.id} {match.message} at {match.path}" for match in found] == []
 
 
-def test_both_services_give_their_tasks_the_tags_of_a_mesh_task(greeter: Synthesized) -> None:
-    definitions = resources(greeter, "AWS::ECS::TaskDefinition")
-    services = resources(greeter, "AWS::ECS::Service")
+def test_an_example_has_no_function_but_the_steps(example: Example) -> None:
+    functions = ReadableTemplate(example.template).of_type("AWS::Lambda::Function")
 
-    tags = [
-        {tag["Key"]: tag["Value"] for tag in each["Properties"]["Tags"]} for each in definitions
+    assert functions
+    assert {each["Handler"].partition(".")[0] for each in functions.values()} == {"handlers"}
+
+
+def test_names_are_not_those_of_a_controller_that_the_settings_describe(example: Example) -> None:
+    prefix = yaml.safe_load((ROOT / "mesh.yaml").read_text())["secrets"]["prefix"]
+    stack = ReadableTemplate(example.template)
+    given = [
+        *(each.get("Name", "") for each in stack.of_type("AWS::SecretsManager::Secret").values()),
+        *(each.get("LogGroupName", "") for each in stack.of_type("AWS::Logs::LogGroup").values()),
     ]
-    assert {each[names.SERVICE_NAME_TAG] for each in tags} == SERVICES
-    assert {each[names.MESH_TAG] for each in tags} == {"true"}
-    assert [each["Properties"]["PropagateTags"] for each in services] == ["TASK_DEFINITION"] * 2
+
+    found = {name.rpartition("/")[2] for name in given if name}
+
+    assert found
+    assert not [name for name in found if name.startswith(f"{prefix}-")]
 
 
-def test_each_service_waits_for_its_token(greeter: Synthesized) -> None:
-    runs = {
-        logical_id
-        for logical_id, resource in greeter.template["Resources"].items()
-        if resource["Type"] == "Custom::WorkflowRun"
+# --------------------------------------------------------------------------------------------------
+# The example greeter
+# --------------------------------------------------------------------------------------------------
+
+
+def test_the_outputs_are_those_of_any_controller_and_where_things_are(
+    stack: ReadableTemplate,
+) -> None:
+    assert set(stack.outputs) == OUTPUTS | {"TasksSecurityGroupId"}
+    assert stack.outputs["ConsulHttpAddress"] == "https://server.consul.internal:8501"
+    assert stack.outputs["BootstrapTokenSecretArn"] == "Consul/Secrets/ManagementToken"
+    assert stack.outputs["ClientTokenSecretName"] == "greeter-consul-client-token"
+
+
+def test_the_vpc_has_two_zones_and_one_nat_gateway(stack: ReadableTemplate) -> None:
+    assert set(stack.of_type("AWS::EC2::Subnet")) == {
+        f"Vpc/{kind}Subnet{zone}/Subnet" for kind in ("Public", "Private") for zone in (1, 2)
+    }
+    assert len(stack.of_type("AWS::EC2::NatGateway")) == 1
+
+
+def test_images_are_public_but_for_the_one_that_is_given(stack: ReadableTemplate) -> None:
+    images = {
+        container["Image"]
+        for definition in stack.of_type("AWS::ECS::TaskDefinition").values()
+        for container in definition["ContainerDefinitions"]
     }
 
-    waits_for = [runs & set(each["DependsOn"]) for each in resources(greeter, "AWS::ECS::Service")]
+    assert {image.rpartition(":")[0] for image in images} == {
+        "public.ecr.aws/hashicorp/consul",
+        "docker.io/envoyproxy/envoy",
+        "public.ecr.aws/docker/library/python",
+        MESH_INIT.rpartition(":")[0],
+    }
 
-    assert [len(each) for each in waits_for] == [1, 1]
-    assert set.union(*waits_for) == runs
+
+def test_security_groups_open_consuls_ports_to_those_who_need_them(
+    stack: ReadableTemplate,
+) -> None:
+    found: dict[str, set[tuple[Any, ...]]] = {
+        f"{name}.GroupId": set() for name in stack.of_type("AWS::EC2::SecurityGroup")
+    }
+    for name, group in stack.of_type("AWS::EC2::SecurityGroup").items():
+        assert "SecurityGroupIngress" not in group, name
+    for rule in stack.of_type("AWS::EC2::SecurityGroupIngress").values():
+        assert rule["FromPort"] == rule["ToPort"]
+        found[rule["GroupId"]].add(
+            (rule["IpProtocol"], rule["FromPort"], rule["SourceSecurityGroupId"])
+        )
+
+    server, tasks = "Consul/SecurityGroup.GroupId", "Mesh/Tasks.GroupId"
+    handlers = "Consul/HandlersSecurityGroup.GroupId"
+    assert found == {
+        server: {
+            ("tcp", 8501, handlers),
+            ("tcp", 8300, tasks),
+            ("tcp", 8301, tasks),
+            ("udp", 8301, tasks),
+        },
+        tasks: {
+            ("tcp", 20000, tasks),
+            ("tcp", 8301, tasks),
+            ("udp", 8301, tasks),
+            ("tcp", 8301, server),
+            ("udp", 8301, server),
+        },
+        handlers: set(),
+    }
+
+
+def containers(stack: ReadableTemplate, name: str) -> dict[str, dict[str, Any]]:
+    """Return the containers of a task definition by their names."""
+    definition = stack.properties(f"{name}/TaskDefinition")
+    return {each["Name"]: each for each in definition["ContainerDefinitions"]}
+
+
+def variables(container: dict[str, Any]) -> dict[str, str]:
+    return {each["Name"]: each["Value"] for each in container["Environment"]}
+
+
+def test_nobody_may_call_anybody_in_consul(stack: ReadableTemplate) -> None:
+    server = variables(containers(stack, "Consul")["consul-server"])
+    client = variables(containers(stack, "Greeter")["consul-client"])
+
+    for config in (server["CONSUL_SERVER_CONFIG"], client["CONSUL_CLIENT_CONFIG"]):
+        acl = json.loads(config)["acl"]
+        assert (acl["enabled"], acl["default_policy"]) == (True, "deny")
+
+
+def runs(stack: ReadableTemplate) -> dict[str, Any]:
+    """Return what the deployment runs: the inputs of workflows, by the name of the run."""
+    found = stack.of_type("Custom::WorkflowRun")
+    return {name: json.loads(each["Input"]) for name, each in found.items()}
+
+
+def test_one_service_may_call_the_other(stack: ReadableTemplate) -> None:
+    intentions = [given["intention"] for given in runs(stack).values() if "intention" in given]
+
+    assert intentions == [{"source": "greeter", "destination": "greeting", "action": "allow"}]
+
+
+def test_what_removes_the_intention_is_there_until_it_is_removed(stack: ReadableTemplate) -> None:
+    (intention,) = (name for name, given in runs(stack).items() if "intention" in given)
+    (let_in,) = stack.of_type("AWS::EC2::SecurityGroupIngress", "Consul/SecurityGroup/")
+
+    assert stack.before(intention) >= {
+        "Consul/Service/Service",
+        "Consul/Namespace",
+        let_in,
+        *("Vpc/PrivateSubnet1/DefaultRoute", "Vpc/PrivateSubnet2/DefaultRoute"),
+        "AclController/WriteIntention/Role/DefaultPolicy",
+        "AclController/ControllerTokenSecret",
+    }
+
+
+def test_the_server_starts_when_its_secrets_have_values(stack: ReadableTemplate) -> None:
+    server = stack.resources["Consul/Service/Service"]
+
+    assert "AclController/ServerSecretsOnDeploy" in server["DependsOn"]
+    # That waits for Consul, which would never come.
+    assert "AclController/BootstrapOnDeploy" not in stack.before("Consul/Service/Service")
+
+
+def test_a_server_that_has_forgotten_everything_is_prepared_again(stack: ReadableTemplate) -> None:
+    rule = stack.properties("AclController/ServerStarts")
+
+    assert rule["EventPattern"]["detail"] == {
+        "clusterArn": ["Cluster.Arn"],
+        "group": ["service:Consul/Service/Service.Name"],
+        "desiredStatus": ["RUNNING"],
+        "lastStatus": ["RUNNING"],
+    }
+    (target,) = rule["Targets"]
+    assert target["Arn"] == "AclController/ClusterBootstrap/StateMachine"
+
+
+def test_such_a_server_is_told_again_who_may_call_whom(stack: ReadableTemplate) -> None:
+    (again,) = (name for name in stack.of_type("AWS::Events::Rule") if "/AllowAgain" in name)
+    (wanted,) = (given for given in runs(stack).values() if "intention" in given)
+    rule = stack.properties(again)
+
+    assert rule["EventPattern"] == stack.properties("AclController/ServerStarts")["EventPattern"]
+    (target,) = rule["Targets"]
+    assert target["Arn"] == "AclController/ServiceIntention/StateMachine"
+    assert json.loads(target["Input"]) == wanted
+    assert wanted["intention"] == {
+        "source": "greeter",
+        "destination": "greeting",
+        "action": "allow",
+    }
+
+
+def test_the_handlers_that_talk_to_consul_are_next_to_the_server(stack: ReadableTemplate) -> None:
+    check = stack.properties("AclController/CheckConsul/Function")
+
+    assert check["VpcConfig"] == {
+        "SecurityGroupIds": ["Consul/HandlersSecurityGroup.GroupId"],
+        "SubnetIds": ["Vpc/PrivateSubnet1/Subnet", "Vpc/PrivateSubnet2/Subnet"],
+    }
+    given = check["Environment"]["Variables"]
+    assert given["CONSUL_HTTP_ADDR"] == "https://server.consul.internal:8501"
+
+
+def test_nothing_stays_when_the_stack_is_deleted(stack: ReadableTemplate) -> None:
+    assert kept(stack) == set()
+
+
+def kept(stack: ReadableTemplate) -> set[str]:
+    """Return what outlasts the stack."""
+    return {
+        name
+        for name, resource in stack.resources.items()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
+    }
+
+
+def test_both_services_give_their_tasks_the_tags_of_a_mesh_task(stack: ReadableTemplate) -> None:
+    for name in ("Greeter", "Greeting"):
+        definition = stack.properties(f"{name}/TaskDefinition")
+        service = stack.properties(f"{name}/Service/Service")
+
+        tags = {tag["Key"]: tag["Value"] for tag in definition["Tags"]}
+        assert tags[names.SERVICE_NAME_TAG] == name.lower()
+        assert tags[names.MESH_TAG] == "true"
+        assert service["PropagateTags"] == "TASK_DEFINITION"
+
+
+def test_each_service_waits_for_its_token(stack: ReadableTemplate) -> None:
+    for name in ("Greeter", "Greeting"):
+        token = f"{name}/Token"
+
+        assert runs(stack)[token] == {"service": name.lower()}
+        assert token in stack.resources[f"{name}/Service/Service"]["DependsOn"]
 
 
 def test_the_health_of_the_server_is_synchronized_and_the_client_reaches_it_through_its_proxy(
-    greeter: Synthesized,
+    stack: ReadableTemplate,
 ) -> None:
-    by_family = {
-        each["Properties"]["Family"]: {
-            container["Name"]: container for container in each["Properties"]["ContainerDefinitions"]
-        }
-        for each in resources(greeter, "AWS::ECS::TaskDefinition")
-    }
+    greeting, greeter = containers(stack, "Greeting"), containers(stack, "Greeter")
     mesh = {"consul-client", "consul-ecs-mesh-init", "sidecar-proxy"}
 
-    assert set(by_family["greeting"]) == mesh | {"greeting", "consul-ecs-health-sync"}
-    assert set(by_family["greeter"]) == mesh | {"greeter"}
-    (upstream,) = (
-        variable["Value"]
-        for variable in by_family["greeter"]["greeter"]["Environment"]
-        if variable["Name"] == "UPSTREAM"
-    )
-    (config,) = (
-        variable["Value"]
-        for variable in by_family["greeter"]["consul-ecs-mesh-init"]["Environment"]
-    )
-    (known,) = yaml.safe_load(config)["proxy"]["upstreams"]
+    assert set(greeting) == mesh | {"greeting", "consul-ecs-health-sync"}
+    assert set(greeter) == mesh | {"greeter"}
+    config = variables(greeter["consul-ecs-mesh-init"])["CONSUL_ECS_CONFIG_JSON"]
+    (known,) = json.loads(config)["proxy"]["upstreams"]
     assert known["destinationName"] == "greeting"
+    upstream = variables(greeter["greeter"])["UPSTREAM"]
     assert upstream == f"http://localhost:{known['localBindPort']}"
 
 
-def test_tasks_run_in_the_subnets_of_the_settings(greeter: Synthesized) -> None:
-    for service in resources(greeter, "AWS::ECS::Service"):
-        network = service["Properties"]["NetworkConfiguration"]["AwsvpcConfiguration"]
-        assert network["Subnets"] == SETTINGS["network"]["subnet_ids"]
+# --------------------------------------------------------------------------------------------------
+# The example production
+# --------------------------------------------------------------------------------------------------
+
+
+def test_the_servers_are_spread_over_three_zones(production_stack: ReadableTemplate) -> None:
+    subnets = production_stack.of_type("AWS::EC2::Subnet")
+    groups = production_stack.of_type("AWS::AutoScaling::AutoScalingGroup")
+
+    zones = {name: subnet["AvailabilityZone"]["Fn::Select"][0] for name, subnet in subnets.items()}
+    assert zones == {
+        f"Vpc/{kind}Subnet{zone}/Subnet": zone - 1
+        for kind in ("Public", "Private")
+        for zone in (1, 2, 3)
+    }
+    assert sorted(group["VPCZoneIdentifier"] for group in groups.values()) == [
+        [f"Vpc/PrivateSubnet{zone}/Subnet"] for zone in (1, 2, 3)
+    ]
+    assert len(production_stack.of_type("AWS::EC2::NatGateway")) == 3
+
+
+def test_the_controller_looks_after_the_servers(production_stack: ReadableTemplate) -> None:
+    outputs = production_stack.outputs
+
+    assert set(outputs) == OUTPUTS | {
+        *("ServerSnapshotArn", "SnapshotRestoreArn", "SnapshotBucketName"),
+    }
+    assert outputs["BootstrapTokenSecretArn"] == "Consul/Secrets/ManagementToken"
+    check = production_stack.properties("AclController/CheckConsul/Function")
+    assert check["Environment"]["Variables"]["CONSUL_HTTP_ADDR"] == outputs["ConsulHttpAddress"]
+
+
+def test_what_must_not_be_lost_stays_when_the_stack_is_deleted(
+    production_stack: ReadableTemplate,
+) -> None:
+    kinds = [production_stack.resources[name]["Type"] for name in kept(production_stack)]
+
+    assert sorted(kinds) == [
+        *["AWS::EC2::Volume"] * 3,
+        "AWS::KMS::Key",
+        "AWS::S3::Bucket",
+        "AWS::SecretsManager::Secret",
+    ]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -181,54 +441,47 @@ def test_tasks_run_in_the_subnets_of_the_settings(greeter: Synthesized) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def refused(settings: dict[str, Any], directory: Path, name: str = "greeter") -> str:
-    from examples import ExampleError  # noqa: PLC0415 - starts a Node process
-
-    with pytest.raises((ExampleError, SettingsError)) as refusal:
-        synthesize_example(settings, directory, name)
-    return str(refusal.value)
-
-
-def test_an_unknown_example_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
-    assert (
-        refused(SETTINGS, tmp_path, "greter") == 'There is no example "greter". There is: greeter.'
-    )
-
-
-def test_an_unknown_example_ends_the_command_with_a_message_and_no_traceback(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"example": "greter"},
+            'There is no example "greter". There are: greeter, production.',
+        ),
+        (
+            {"example": "greeter", "settings": "mesh.yaml"},
+            (
+                "An example has no settings: give either example or settings. (With make: EXAMPLE "
+                "or SETTINGS.)"
+            ),
+        ),
+        (
+            {"example": "greeter", "mesh_init_image": "https://registry/mesh-init"},
+            (
+                "mesh_init_image must be [<registry>/]<repository>[:<tag>][@sha256:<digest>]. It "
+                "is the text 'https://registry/mesh-init': leave out the scheme."
+            ),
+        ),
+        (
+            {"example": "production", "mesh_init_image": MESH_INIT},
+            (
+                "The example production has no mesh tasks, so leave mesh_init_image out. Give it "
+                "to the Mesh that you add."
+            ),
+        ),
+        (
+            {"mesh_init_image": MESH_INIT},
+            "mesh_init_image is for examples. In the settings this is images.mesh_init.",
+        ),
+    ],
+)
+def test_a_mistake_ends_the_command_with_advice_and_no_traceback(
+    tmp_path: Path, given: dict[str, str], message: str
 ) -> None:
-    from tests.synthesized import context  # noqa: PLC0415 - starts a Node process
+    ran = run_app(tmp_path, **given)
 
-    (tmp_path / "mesh.yaml").write_text(yaml.safe_dump(SETTINGS))
-    given = context() | {"settings": str(tmp_path / "mesh.yaml"), "example": "greter"}
-
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")],
-        env={
-            **os.environ,
-            "CDK_OUTDIR": str(tmp_path / "cdk.out"),
-            "CDK_CONTEXT_JSON": json.dumps(given),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert ran.returncode == 1
-    assert ran.stderr == 'There is no example "greter". There is: greeter.\n'
-
-
-def test_settings_without_a_network_are_refused_with_advice(tmp_path: Path) -> None:
-    settings = {key: value for key, value in SETTINGS.items() if key != "network"}
-
-    assert "network.vpc_id and network.subnet_ids" in refused(settings, tmp_path)
-
-
-def test_settings_that_do_not_say_what_tasks_join_are_refused_with_advice(tmp_path: Path) -> None:
-    settings = SETTINGS | {"consul": {"http_address": "http://consul.internal:8500"}}
-
-    assert refused(settings, tmp_path).startswith("consul.retry_join:")
+    assert (ran.returncode, ran.stderr) == (1, f"{message}\n")
+    assert not list(tmp_path.glob("cdk.out/*.template.json"))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ ERRORS = [
 WORKFLOWS = "AWS::StepFunctions::StateMachine"
 
 
+@pytest.fixture(scope="module")
+def definitions(served: Deployed) -> dict[str, State]:
+    """All workflows that there are, by name."""
+    return {name: served.definition(name) for name in served.of_type(WORKFLOWS)}
+
+
 def section(document: str, title: str) -> str:
     _, found, rest = document.partition(f"\n## {title}\n")
     assert found, f"there is no section {title}"
@@ -68,7 +74,9 @@ def test_what_looks_like_an_error_is_one() -> None:
     assert named - set(ERRORS) == set()
 
 
-def test_every_end_of_every_workflow_is_in_the_table_of_ends(minimal: Deployed) -> None:
+def test_every_end_of_every_workflow_is_in_the_table_of_ends(
+    definitions: dict[str, State],
+) -> None:
     rows = re.findall(
         r"^\| (\w+) \| \*(.+?)\* \| (succeeds|fails) \|",
         section(FAILURE_MODES, "How executions end"),
@@ -76,20 +84,14 @@ def test_every_end_of_every_workflow_is_in_the_table_of_ends(minimal: Deployed) 
     )
 
     expected = {
-        (workflow, *end)
-        for workflow in minimal.of_type(WORKFLOWS)
-        for end in ends(minimal.definition(workflow))
+        (workflow, *end) for workflow, definition in definitions.items() for end in ends(definition)
     }
     assert set(rows) == expected
     assert len(rows) == len(expected), "an end is in the table twice"
 
 
-def test_every_end_is_in_the_operators_guide(minimal: Deployed) -> None:
-    names = {
-        name
-        for workflow in minimal.of_type(WORKFLOWS)
-        for name, _ in ends(minimal.definition(workflow))
-    }
+def test_every_end_is_in_the_operators_guide(definitions: dict[str, State]) -> None:
+    names = {name for definition in definitions.values() for name, _ in ends(definition)}
 
     assert [name for name in sorted(names) if name not in OPERATIONS] == []
 

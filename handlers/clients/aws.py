@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 
 from handlers.core import remote_calls
 from handlers.core.errors import (
@@ -48,7 +49,10 @@ _ACCESS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOpera
 _NOT_YET_KNOWN = frozenset({"UnrecognizedClientException", "InvalidClientTokenId"})
 _SERVER_FAULT = 500
 # botocore takes a proxy's page with status 200 for an empty answer, and trips over other JSON.
-_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_UNREADABLE = (
+    *(AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    ResponseParserError,  # where XML is expected
+)
 
 
 # It tells at each cold start where it found credentials and endpoints.

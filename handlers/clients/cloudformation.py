@@ -16,6 +16,7 @@ from handlers.core.step_input import take
 
 _MAX_REASON_CHARACTERS = 1000  # the whole answer may have 4096 bytes
 _TIMEOUT_SECONDS = (3.0, 10.0)
+_DELETE = "Delete"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class CustomResourceRequest:
     request_id: str
     logical_resource_id: str
     physical_resource_id: str
+    request_type: str = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> CustomResourceRequest:
@@ -39,12 +41,20 @@ class CustomResourceRequest:
             logical_resource_id=logical_resource_id,
             # Kept over updates: a new one would make CloudFormation delete the old.
             physical_resource_id=event.get("PhysicalResourceId") or logical_resource_id,
+            request_type=str(event.get("RequestType", "")),
         )
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> CustomResourceRequest:
         """Read what `to_state` returned."""
-        return cls(**{name: take(state, name, str) for name in cls.__dataclass_fields__})
+        # An execution that began before a deployment of this code says nothing of the type.
+        given = cls.__dataclass_fields__.keys() - ({"request_type"} - state.keys())
+        return cls(**{name: take(state, name, str) for name in given})
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether the resource is to go."""
+        return self.request_type == _DELETE
 
     def to_state(self) -> dict[str, str]:
         """Return it as JSON for a workflow's state."""
@@ -62,7 +72,7 @@ class CustomResourceRequest:
 
         body = {
             "Status": "SUCCESS" if failure is None else "FAILED",
-            "Reason": (failure or "")[:_MAX_REASON_CHARACTERS],
+            "Reason": self._reason(failure) if failure is not None else "",
             "PhysicalResourceId": self.physical_resource_id,
             "StackId": self.stack_id,
             "RequestId": self.request_id,
@@ -85,3 +95,14 @@ class CustomResourceRequest:
                 f"({type(error).__name__})."
             )
             raise AwsUnavailable(message) from None
+
+    def _reason(self, failure: str) -> str:
+        if not self.is_delete:
+            return failure[:_MAX_REASON_CHARACTERS]
+        # Nobody knows the stack's name by heart when a deletion hangs on one resource of many.
+        advice = (
+            " Put that right and delete the stack again. Or give up what the workflow was to "
+            f"remove, once the stack is DELETE_FAILED: aws cloudformation delete-stack "
+            f"--stack-name {self.stack_id} --retain-resources {self.logical_resource_id}"
+        )[:_MAX_REASON_CHARACTERS]
+        return failure[: _MAX_REASON_CHARACTERS - len(advice)] + advice

@@ -9,16 +9,18 @@ versions, from Consul's source and change log:
   (Not so on `token/self`, where there is nothing else that could be absent.)
 * Validation errors and duplicates are 500, as are faults that pass by themselves. Only the text
   tells them apart.
+* An absent intention is 404 to a read, and no error to a deletion.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, BinaryIO, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import requests
@@ -28,7 +30,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from handlers.clients.json_stream import json_objects
 from handlers.core import remote_calls
-from handlers.core.consul_tokens import is_policy, is_token
+from handlers.core.consul_tokens import is_intention, is_policy, is_token
 from handlers.core.errors import (
     ConsulAclDisabled,
     ConsulAlreadyBootstrapped,
@@ -52,8 +54,16 @@ _READ_SECONDS: Final = 10.0
 # The server may finish a bootstrap after we gave up on it, and on servers that take no
 # BootstrapSecret the answer that we did not read was the only copy of the token.
 _BOOTSTRAP_READ_SECONDS: Final = 60.0
+# Before it sends a snapshot, Consul writes all of its state to a file; before it answers to one, it
+# reads it, and its leader does again what a new leader does, for which it has a minute.
+_SNAPSHOT_READ_SECONDS: Final = 120.0
+_SNAPSHOT: Final = "/v1/snapshot"
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_QUOTED_CHARACTERS: Final = 300
+
+_INTENTION: Final = "/v1/connect/intentions/exact"
+_READ_INTENTION: Final = "intentions:read of one of the two services"
+_WRITE_INTENTION: Final = "intentions:write of the called service"
 
 _EXISTS = re.compile(r"is already in use|already exists")
 # The beginnings of what Consul says, with status 500, about the content of a request.
@@ -61,7 +71,8 @@ _INVALID_REQUEST = re.compile(
     r"(rpc error making call: )*"  # one for each agent and server on the way
     r"(Invalid |No such ACL |Failed to parse ACL rules|Failed acl token lookup|failed acl |"
     r"Service identity |Node identity |Changing |Cannot |cannot |Delete operation not permitted|"
-    r"Deletion of |Accessor ID is missing|Policy ID invalid|ExpirationTime |Token Expiration )"
+    r"Deletion of |Accessor ID is missing|Policy ID invalid|ExpirationTime |Token Expiration |"
+    r"Connect must be enabled|Sources\[0\]\.)"
 )
 _RESET_INDEX = re.compile(r"reset index: (\d+)")
 
@@ -285,6 +296,74 @@ class ConsulClient:
         """
         self._write("PUT", "/v1/acl/policy/:policy_id", body=policy, policy_id=policy_id)
 
+    # --- intentions ----------------------------------------------------------------------------
+
+    def read_intention(self, source: str, destination: str) -> Json | None:
+        """Return what Consul says about calls of one service to another, or None.
+
+        It is the intention of exactly these two names, of which "*" is one, not the one that
+        decides.
+        """
+        what, answer = self._send_about_intention("GET", source, destination)
+        if answer.status == requests.codes.not_found:
+            return None
+        if not answer.ok:
+            raise self._error(answer, what, needs=_READ_INTENTION)
+        found = self._json(answer, what)
+        if not is_intention(found) or (
+            (found["SourceName"].lower(), found["DestinationName"].lower())
+            != (source.lower(), destination.lower())
+        ):
+            raise self._unreadable(what)
+        return dict(found)
+
+    def write_intention(self, source: str, destination: str, intention: Json) -> None:
+        """Create an intention, or replace it: what the new version leaves out is dropped."""
+        what, answer = self._send_about_intention("PUT", source, destination, intention)
+        if not answer.ok:
+            raise self._error(answer, what, needs=_WRITE_INTENTION)
+
+    def delete_intention(self, source: str, destination: str) -> None:
+        """Delete an intention; an absent one is fine."""
+        what, answer = self._send_about_intention("DELETE", source, destination)
+        if not answer.ok:
+            raise self._error(answer, what, needs=_WRITE_INTENTION)
+
+    def _send_about_intention(
+        self, method: str, source: str, destination: str, body: Json | None = None
+    ) -> tuple[str, Answer]:
+        what = f'{method} {_INTENTION} of "{source}" to "{destination}"'
+        names = {"source": source, "destination": destination}
+        return what, self._send_authenticated(method, _INTENTION, ids={}, query=names, body=body)
+
+    # --- snapshots -----------------------------------------------------------------------------
+
+    def save_snapshot(self, into: BinaryIO) -> None:
+        """Write a snapshot of all state to a file, while it arrives.
+
+        It may have no end: Consul cannot take back a status that it has sent.
+        """
+        answer = self._send_authenticated("GET", _SNAPSHOT, ids={}, into=into)
+        if not answer.ok:
+            raise self._error(answer, f"GET {_SNAPSHOT}")
+
+    def restore_snapshot(self, archive: BinaryIO, *, token: str) -> None:
+        """Replace all state by that of a snapshot, which is read from a file while it is sent.
+
+        All tokens are replaced, too: that of the caller may not be valid any more afterwards.
+        """
+        archive.seek(0)
+        answer = self._send(
+            "PUT",
+            _SNAPSHOT,
+            content=archive,
+            token=token,
+            read_seconds=_SNAPSHOT_READ_SECONDS,
+            reconnect=False,
+        )
+        if not answer.ok:
+            raise self._error(answer, f"PUT {_SNAPSHOT}", secrets=(token,))
+
     # --- requests ------------------------------------------------------------------------------
 
     def _read(self, path: str, **ids: str) -> Json | None:
@@ -318,20 +397,32 @@ class ConsulClient:
         path: str,
         *,
         ids: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
         body: Json | None = None,
         keep: Callable[[Json], Any] | None = None,
+        into: BinaryIO | None = None,
     ) -> Answer:
         """Send with our token; if Consul does not know it, read it again and send once more."""
         if self._token is None:
             message = f"{method} {path} needs a token, and this client was made without one."
             raise RuntimeError(message)
+        send = functools.partial(
+            self._send,
+            method,
+            path,
+            ids=ids,
+            query=query,
+            body=body,
+            keep=keep,
+            into=into,
+        )
         used = self._token.value()
-        answer = self._send(method, path, ids=ids, body=body, token=used, keep=keep)
-        if _own_token_refused(method, answer):
+        answer = send(token=used)
+        if _own_token_refused(method, path, answer):
             fresh = self._token.read_again()
             if fresh != used:
-                answer = self._send(method, path, ids=ids, body=body, token=fresh, keep=keep)
-            if _own_token_refused(method, answer):
+                answer = send(token=fresh)
+            if _own_token_refused(method, path, answer):
                 message = (
                     f"Consul at {self._address} does not know the token in {self._token}. If you "
                     "manage that secret, put a valid token there; then start ClusterBootstrap, "
@@ -352,9 +443,14 @@ class ConsulClient:
         read_seconds: float = _READ_SECONDS,
         reconnect: bool = True,
         keep: Callable[[Json], Any] | None = None,
+        into: BinaryIO | None = None,
+        content: BinaryIO | None = None,
     ) -> Answer:
         url = self._address + _fill(path, ids or {})
         headers = {"X-Consul-Token": token} if token is not None else {}
+        if into is not None:
+            headers["Accept-Encoding"] = "identity"  # it is compressed already
+            read_seconds = _SNAPSHOT_READ_SECONDS
         remote_calls.count(f"consul:{method} {path}")
         try:
             with self._session.request(
@@ -362,6 +458,7 @@ class ConsulClient:
                 url,
                 params=query,
                 json=body,
+                data=content,
                 headers=headers,
                 timeout=(_CONNECT_SECONDS, read_seconds),
                 # A redirect would carry the token to wherever it points.
@@ -369,13 +466,14 @@ class ConsulClient:
                 stream=True,
                 verify=self._ca_file.value() if self._ca_file else True,
             ) as response:
-                listed = keep is not None and response.status_code == requests.codes.ok
-                return Answer(
-                    response.status_code,
-                    response.headers,
-                    text="" if listed else self._body(response),
-                    kept=self._kept(response, keep) if keep is not None and listed else [],
-                )
+                status = response.status_code
+                if keep is not None and status == requests.codes.ok:
+                    kept = self._kept(response, keep)
+                    return Answer(status, response.headers, text="", kept=kept)
+                if into is not None and status == requests.codes.ok:
+                    _copy(response, into)
+                    return Answer(status, response.headers, text="")
+                return Answer(status, response.headers, text=self._body(response))
         except requests.exceptions.RequestException as error:
             again = reconnect and self._may_reconnect(error)
             # `from None`: the request, with its token, hangs on the exception.
@@ -392,6 +490,7 @@ class ConsulClient:
             read_seconds=read_seconds,
             reconnect=False,
             keep=keep,
+            into=into,
         )
 
     def _may_reconnect(self, error: requests.exceptions.RequestException) -> bool:
@@ -443,7 +542,14 @@ class ConsulClient:
         message = f"{what}: the answer from {self._address} is not Consul's. Is it the address?"
         return ConsulUnavailable(message)
 
-    def _error(self, answer: Answer, what: str, *, secrets: tuple[str, ...] = ()) -> StepError:
+    def _error(
+        self,
+        answer: Answer,
+        what: str,
+        *,
+        secrets: tuple[str, ...] = (),
+        needs: str = "acl:write",
+    ) -> StepError:
         text = answer.text.strip()
         for secret in secrets:
             text = text.replace(secret, "<secret>")
@@ -452,7 +558,7 @@ class ConsulClient:
         if answer.status == requests.codes.unauthorized:
             return ConsulAclDisabled(f"{message} Enable acl on the servers.")
         if answer.status == requests.codes.forbidden:
-            return ConsulPermissionDenied(f"{message} The token needs acl:write.")
+            return ConsulPermissionDenied(f"{message} The token needs {needs}.")
         if _EXISTS.search(text):
             return ConsulObjectExists(message)
         if answer.status in {requests.codes.too_many_requests, requests.codes.request_timeout}:
@@ -493,17 +599,27 @@ class _PrivateCaAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=context, **kwargs)
 
 
+def _copy(response: requests.Response, into: BinaryIO) -> None:
+    into.seek(0)
+    into.truncate()  # of an answer to the same request that broke off
+    into.writelines(response.iter_content(64 * 1024))
+
+
 def _says_gone(answer: Answer) -> bool:
     """Whether the answer to an update means that there is nothing to update any more."""
     return answer.status == requests.codes.not_found or "Cannot find " in answer.text
 
 
-def _own_token_refused(method: str, answer: Answer) -> bool:
+def _own_token_refused(method: str, path: str, answer: Answer) -> bool:
     if not answer.says_acl_not_found:
         return False
-    # A write names no object that could be absent. A read that got as far as the state knew a
-    # leader; one that was refused before did not ask for it.
-    return method != "GET" or answer.headers.get("X-Consul-Knownleader") == "false"
+    # A write names no object that could be absent, and only those of the ACL system are called so.
+    # A read that got as far as the state knew a leader; one that was refused before did not ask
+    # for it.
+    is_of_acls = path.startswith("/v1/acl/")
+    return (
+        method != "GET" or not is_of_acls or answer.headers.get("X-Consul-Knownleader") == "false"
+    )
 
 
 def _fill(path: str, ids: Mapping[str, str]) -> str:

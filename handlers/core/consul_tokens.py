@@ -88,6 +88,15 @@ def is_policy(value: Any) -> bool:
     )
 
 
+def is_intention(value: Any) -> bool:
+    """Whether a value is an intention as Consul renders it, which leaves out what is empty."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("SourceName", "DestinationName"))
+        and all(isinstance(value.get(key, ""), str) for key in ("Action", "Description"))
+    )
+
+
 def settings(token: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that an update has to repeat for a token to stay as it is."""
     return {key: token[key] for key in TOKEN_SETTINGS if token.get(key)}

@@ -133,6 +133,19 @@ def controller_token(secret_prefix: str, cluster_arn: str) -> dict[str, Any]:
     }
 
 
+def server_token(secret_prefix: str, cluster_arn: str) -> dict[str, Any]:
+    """Return the token and the policy of the servers' own agents."""
+    policy_name = names.server_policy_name(secret_prefix)
+    return {
+        "token": _shared_token(names.SERVER_TOKEN_DESCRIPTION, policy_name, cluster_arn),
+        "policy": {
+            "name": policy_name,
+            "description": names.with_cluster_line(names.SERVER_POLICY_DESCRIPTION, cluster_arn),
+            "rules": names.SERVER_POLICY_RULES,
+        },
+    }
+
+
 def _shared_token(description: str, policy_name: str, cluster_arn: str) -> dict[str, Any]:
     return {
         "description": names.with_cluster_line(description, cluster_arn),

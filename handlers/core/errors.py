@@ -93,6 +93,25 @@ class ForeignObject(Permanent):
     """An object of the wanted name exists and is not ours."""
 
 
+# --- Permanent: snapshots ------------------------------------------------------------------------
+
+
+class InvalidSnapshot(Permanent):
+    """What is to be restored is not a whole snapshot of Consul."""
+
+
+class SnapshotNotFound(Permanent):
+    """There is no such snapshot, or none at all."""
+
+
+class SnapshotOfAnotherConsul(Permanent):
+    """A snapshot has been restored whose Consul had another management token than ours."""
+
+
+class SnapshotTooLarge(Permanent):
+    """A snapshot does not fit into the space that the function has for it."""
+
+
 # --- Permanent: AWS ------------------------------------------------------------------------------
 
 

@@ -24,6 +24,11 @@ NAMES: Final = {
     "left": "TokensLeft",
 }
 """What `report_reconciliation` counts, and what the metric is called."""
+CERTIFICATE_DAYS_LEFT: Final = "CertificateDaysLeft"
+"""Of each certificate of Consul servers that this project issues; the minimum is what matters."""
+
+SNAPSHOT_BYTES: Final = "SnapshotBytes"
+"""The size of each snapshot that was stored."""
 
 
 def publish(*, cluster: str, values: Mapping[str, int]) -> None:

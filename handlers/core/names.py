@@ -8,6 +8,7 @@ definition made for its controller works with this one unchanged.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -26,7 +27,11 @@ SERVICE_NAME_RULE: Final = (
 # Consul's `isValidServiceIdentityName`; a real 1.10.1 refuses 257 characters.
 _SERVICE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_-]{0,254}[a-z0-9])?")
 _NOT_PULLED_SINCE: Final = "consul-on-ecs/not-pulled-since"
+_WANTED_BY: Final = "consul-on-ecs/wanted-by"
 _SERVICE_TOKEN_DESCRIPTION: Final = re.compile(r"Token for (\S+) service")
+
+ANY_SERVICE: Final = "*"
+"""What an intention names in the place of one service."""
 
 ANONYMOUS_TOKEN_ACCESSOR_ID: Final = "00000000-0000-0000-0000-000000000002"
 # Shared with consul-k8s and later versions of consul-ecs, which look for exactly these texts.
@@ -37,6 +42,11 @@ ANONYMOUS_POLICY_DESCRIPTION: Final = "Anonymous token Policy"
 def is_valid_service_name(name: str) -> bool:
     """Whether Consul takes the name for a service identity; see `SERVICE_NAME_RULE`."""
     return _SERVICE_NAME.fullmatch(name) is not None
+
+
+def is_valid_in_intention(name: str) -> bool:
+    """Whether an intention may name it: a service, or all of them."""
+    return name == ANY_SERVICE or is_valid_service_name(name)
 
 
 def cluster_line(cluster_arn: str) -> str:
@@ -81,6 +91,30 @@ def not_pulled_since(description: str) -> datetime | None:
             except ValueError:
                 return None
     return None
+
+
+def intention_description(cluster_arn: str, wanted: Iterable[str]) -> str:
+    """Return the description, and with it the ownership mark, of an intention of ours.
+
+    Args:
+        cluster_arn: the cluster.
+        wanted: what in the deployments wants it. Consul takes 512 characters: five of them fit,
+            however long the name of the cluster is.
+
+    """
+    lines = [with_cluster_line("From a deployment of Consul on ECS", cluster_arn)]
+    if texts := sorted(set(wanted)):
+        lines.append(f"{_WANTED_BY}: {' '.join(texts)}")
+    return "\n".join(lines)
+
+
+def wanted_by(description: str) -> frozenset[str]:
+    """Return what in the deployments wants an intention, as its description says."""
+    for line in description.splitlines():
+        key, separator, value = line.partition(": ")
+        if separator and key == _WANTED_BY:
+            return frozenset(value.split())
+    return frozenset()
 
 
 def service_token_description(service_name: str, cluster_arn: str) -> str:
@@ -132,12 +166,19 @@ def controller_policy_name(secret_prefix: str) -> str:
     return f"{secret_prefix}-consul-controller-policy"
 
 
+def server_policy_name(secret_prefix: str) -> str:
+    """Return the name of the policy of the token that the servers' own agents have."""
+    return f"{secret_prefix}-consul-server-policy"
+
+
 # The descriptions that HashiCorp's controller gives to what all consul-client containers share.
 # It writes no cluster line; ours appends one.
 CLIENT_TOKEN_DESCRIPTION: Final = "ECS Consul client Token"
 CLIENT_POLICY_DESCRIPTION: Final = "Consul Client Token Policy for ECS"
 CONTROLLER_TOKEN_DESCRIPTION: Final = "ECS Consul controller Token"
 CONTROLLER_POLICY_DESCRIPTION: Final = "Consul Controller Token Policy for ECS"
+SERVER_TOKEN_DESCRIPTION: Final = "Consul server agent Token"
+SERVER_POLICY_DESCRIPTION: Final = "Consul Server Agent Token Policy"
 
 CLIENT_POLICY_RULES: Final = """\
 node_prefix "" {
@@ -147,7 +188,28 @@ service_prefix "" {
   policy = "read"
 }
 """
-CONTROLLER_POLICY_RULES: Final = 'acl = "write"\n'
+# Who may write intentions of a service may read them; `policy` has to be there, too.
+# A server's agent keeps its own node up to date, and asks how the servers are before another one is
+# replaced ("operator": autopilot).
+SERVER_POLICY_RULES: Final = """\
+node_prefix "consul-server" {
+  policy = "write"
+}
+node_prefix "" {
+  policy = "read"
+}
+service_prefix "" {
+  policy = "read"
+}
+operator = "read"
+"""
+CONTROLLER_POLICY_RULES: Final = """\
+acl = "write"
+service_prefix "" {
+  policy = "read"
+  intentions = "write"
+}
+"""
 ANONYMOUS_POLICY_RULES: Final = """\
 node_prefix "" {
   policy = "read"

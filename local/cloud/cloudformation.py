@@ -14,6 +14,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 # How long a request that starts a deployment waits for its end before it is answered. The CDK CLI
 # looks every five seconds, and first at once: a deployment that is over by then costs no wait.
 _ANSWER_AFTER_SECONDS = 20.0
+# Custom resources; each waits for its answer.
+_MOST_AT_ONCE = 8
 _FINAL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "ROLLBACK_COMPLETE"}
 
 
@@ -204,7 +207,7 @@ class CloudFormation:
 
     def handler(self, type_: str) -> Handler | None:
         """Return the handler of a resource type; None leaves it to moto."""
-        if type_.startswith("Custom::") or type_ == "AWS::CloudFormation::CustomResource":
+        if _is_custom(type_):
             return CustomResourceHandler(type_, self._responses, self._invoke)
         if type_ in HANDLERS:
             return HANDLERS[type_]
@@ -251,6 +254,8 @@ class _Work:
         self.deployed: dict[str, Properties] = stack.__dict__.setdefault("local_deployed", {})
         # What this operation has made: it is deleted by it only to roll back.
         self.created: list[str] = []
+        # Custom resources that others have taken the place of, each with its type and properties.
+        self.replaced: list[tuple[Any, str, Properties]] = []
 
     @property
     def parsed(self) -> dict[str, Any]:
@@ -398,8 +403,9 @@ class _Deployment(_Work):
             for logical_id, definition in definitions.items()
             if self._is_wanted(definition)
         }
-        for logical_id in deployment_order(wanted):
-            self._bring_about(logical_id, wanted[logical_id])
+        self._bring_all_about(wanted)
+        for replaced_ in self.replaced:
+            self._clean_up(*replaced_)
         gone = {
             logical_id: definition
             for logical_id, definition in self.old_definitions.items()
@@ -440,6 +446,38 @@ class _Deployment(_Work):
     def _is_wanted(self, definition: dict[str, Any]) -> bool:
         condition = definition.get("Condition")
         return condition is None or bool(self.resources.lazy_condition_map[condition])
+
+    def _bring_all_about(self, wanted: dict[str, Any]) -> None:
+        """Create or change what is not yet as wanted, each when all that it needs is there.
+
+        Whatever is ready goes on while custom resources take their time: one may wait for
+        something that the template makes, without referring to it.
+        """
+        waiting = {
+            logical_id: needs(wanted[logical_id]) & wanted.keys()
+            for logical_id in deployment_order(wanted)
+        }
+        running: dict[Future[None], str] = {}
+        with ThreadPoolExecutor(_MOST_AT_ONCE, "custom-resource") as pool:
+            while waiting or running:
+                ready = [logical_id for logical_id, needed in waiting.items() if not needed]
+                custom = [each for each in ready if _is_custom(wanted[each]["Type"])]
+                if plain := [each for each in ready if each not in custom]:
+                    self._bring_about(plain[0], wanted[plain[0]])
+                    finished = [plain[0]]
+                    del waiting[plain[0]]
+                elif custom:
+                    del waiting[custom[0]]
+                    future = pool.submit(self._bring_about, custom[0], wanted[custom[0]])
+                    running[future] = custom[0]
+                    continue
+                else:
+                    ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+                    finished = [running.pop(future) for future in ended]
+                for needed in waiting.values():
+                    needed.difference_update(finished)
 
     def _bring_about(self, logical_id: str, definition: dict[str, Any]) -> None:
         """Create or change one resource if it is not yet as wanted."""
@@ -520,12 +558,19 @@ class _Deployment(_Work):
             new.logical_resource_id = logical_id
             self.parsed[logical_id] = new
         replaced_ = new.physical_resource_id != old.physical_resource_id
+        if replaced_ and isinstance(handler, CustomResourceHandler):
+            # Only when all has succeeded: an update that is rolled back goes back to it.
+            self.replaced.append((old, type_, old_properties))
         # moto's own models delete what they replace.
-        if replaced_ and handler is not None:
-            try:
-                self.delete_now(old, type_, old_properties)
-            except Exception as error:  # noqa: BLE001 - clean-up never fails a deployment
-                _LOG.warning("%s: the replaced resource remains: %s", logical_id, _reason(error))
+        elif replaced_ and handler is not None:
+            self._clean_up(old, type_, old_properties)
+
+    def _clean_up(self, resource: Any, type_: str, properties: Properties) -> None:
+        try:
+            self.delete_now(resource, type_, properties)
+        except Exception as error:  # noqa: BLE001 - clean-up never fails a deployment
+            logical_id = resource.logical_resource_id
+            _LOG.warning("%s: the replaced resource remains: %s", logical_id, _reason(error))
 
     def _update_by_moto(
         self, logical_id: str, definition: dict[str, Any], resolved: Properties
@@ -560,8 +605,9 @@ class _Deployment(_Work):
             return
         self.stack_event("UPDATE_ROLLBACK_IN_PROGRESS", reason)
         try:
-            # The new definitions are what is to be taken back now.
-            self.old_definitions = self.resources._resource_json_map
+            self.replaced.clear()
+            # The new definitions are what is to be taken back now; what they lack is still there.
+            self.old_definitions = {**self.resources._resource_json_map, **self.old_definitions}
             self._apply(str(self.old_template), self.old_parameters)
         except Exception as error:  # noqa: BLE001 - it becomes the stack's reason
             self.stack_event("UPDATE_ROLLBACK_FAILED", _reason(error))
@@ -605,6 +651,10 @@ class _Deletion(_Work):
         self.backend.deleted_stacks[self.stack.stack_id] = self.stack
 
 
+def _is_custom(type_: str) -> bool:
+    return type_.startswith("Custom::") or type_ == "AWS::CloudFormation::CustomResource"
+
+
 def deployment_order(definitions: dict[str, Any]) -> list[str]:
     """Order resources so that each comes after those that it refers to or depends on.
 
@@ -626,7 +676,7 @@ def deployment_order(definitions: dict[str, Any]) -> list[str]:
         ready = [logical_id for logical_id, needed in waiting.items() if not needed]
         if not ready:
             raise DeploymentError(f"Circular dependency between resources: {sorted(waiting)}")
-        plain = [id_ for id_ in ready if not definitions[id_]["Type"].startswith("Custom::")]
+        plain = [id_ for id_ in ready if not _is_custom(definitions[id_]["Type"])]
         for logical_id in plain or ready[:1]:
             order.append(logical_id)
             del waiting[logical_id]

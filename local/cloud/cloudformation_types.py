@@ -725,6 +725,51 @@ class PermissionHandler(Handler):
                 raise
 
 
+class PrivateNamespaceHandler(Handler):
+    """AWS::ServiceDiscovery::PrivateDnsNamespace."""
+
+    def create(self, context: Context, logical_id: str, properties: Properties) -> Resource:
+        """Create the namespace; what comes of the request is told by the operation."""
+        client = context.client("servicediscovery")
+        request = request_from(client, "create_private_dns_namespace", properties)
+        operation = client.create_private_dns_namespace(**request)["OperationId"]
+        targets = client.get_operation(OperationId=operation)["Operation"]["Targets"]
+        namespace = client.get_namespace(Id=targets["NAMESPACE"])["Namespace"]
+        attributes = {"Arn": namespace["Arn"], "Id": namespace["Id"]}
+        attributes["HostedZoneId"] = namespace["Properties"]["DnsProperties"]["HostedZoneId"]
+        type_ = "AWS::ServiceDiscovery::PrivateDnsNamespace"
+        return Resource(type_, logical_id, namespace["Id"], attributes)
+
+    def delete(self, context: Context, resource: Resource, properties: Properties) -> None:
+        """Delete the namespace."""
+        del properties
+        context.client("servicediscovery").delete_namespace(Id=resource.physical_resource_id)
+
+
+class DiscoveryServiceHandler(Handler):
+    """AWS::ServiceDiscovery::Service."""
+
+    def create(self, context: Context, logical_id: str, properties: Properties) -> Resource:
+        """Create the service, with no instances yet."""
+        client = context.client("servicediscovery")
+        request = request_from(client, "create_service", properties)
+        request.setdefault("Name", context.generated_name(logical_id, 63))
+        # CDK names it within DnsConfig, as it was once; moto looks for it here only.
+        request.setdefault("NamespaceId", properties["DnsConfig"].get("NamespaceId"))
+        service = client.create_service(**request)["Service"]
+        attributes = {key: service[key] for key in ("Arn", "Id", "Name")}
+        return Resource("AWS::ServiceDiscovery::Service", logical_id, service["Id"], attributes)
+
+    def delete(self, context: Context, resource: Resource, properties: Properties) -> None:
+        """Delete the service, which must have no instances any more."""
+        del properties
+        client, id_ = context.client("servicediscovery"), resource.physical_resource_id
+        # moto would delete it all the same.
+        if client.list_instances(ServiceId=id_)["Instances"]:
+            raise ValueError("Service contains registered instances; delete the instances first.")
+        client.delete_service(Id=id_)
+
+
 HANDLERS: dict[str, Handler] = {
     "AWS::CDK::Metadata": Ignored(),
     "AWS::CloudFormation::WaitConditionHandle": Ignored(),
@@ -744,6 +789,8 @@ HANDLERS: dict[str, Handler] = {
     "AWS::SQS::QueuePolicy": QueuePolicyHandler(),
     "AWS::SecretsManager::ResourcePolicy": SecretPolicyHandler(),
     "AWS::SecretsManager::Secret": SecretHandler(),
+    "AWS::ServiceDiscovery::PrivateDnsNamespace": PrivateNamespaceHandler(),
+    "AWS::ServiceDiscovery::Service": DiscoveryServiceHandler(),
     "AWS::StepFunctions::StateMachine": StateMachineHandler(),
 }
 

@@ -4,7 +4,8 @@ In moto a task is running from the start, stops at once, and nobody hears of it;
 number. Here a task goes through the stages of
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html, a
 "Task State Change" event tells of each, and a service starts, replaces and stops its tasks, in
-deployments of which it shows each one that still has some.
+deployments of which it shows each one that still has some. A service that is registered with Cloud
+Map registers its tasks there. Whose containers are to run for real, a ``TaskRunner`` runs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import InvalidNetworkInterfaceIdError
@@ -37,7 +38,9 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 from moto.secretsmanager.exceptions import SecretsManagerClientError
 from moto.secretsmanager.models import secretsmanager_backends
 
+from local.cloud import service_discovery
 from local.cloud.clock import CloudClock, as_text
+from local.cloud.cloudformation_types import ClientFactory
 from local.cloud.patching import replaced
 from local.cloud.scheduling import Scheduler
 
@@ -58,19 +61,55 @@ _FAILED_TO_START = "TaskFailedToStart"
 _MOST_STAGES_OF_DELAY = 30
 _MOST_TASKS = 100  # that DescribeTasks takes, and a page of ListTasks has
 _STARTED_BY_SERVICE = "ecs-svc/"
+_NOT_STARTING = {"DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"}
+
+
+class TaskRunner(Protocol):
+    """Runs the containers of some tasks for real."""
+
+    def runs(self, definition: Mapping[str, Any]) -> bool:
+        """Whether it runs tasks of this definition, as DescribeTaskDefinition returns it."""
+
+    def start(
+        self,
+        definition: Mapping[str, Any],
+        *,
+        task_arn: str,
+        cluster_arn: str,
+        ended: Callable[[str, str], None],
+    ) -> str:
+        """Start the containers of a task, and return its address.
+
+        ``ended`` is told why, and with which code of ECS, when they have ended by themselves.
+        """
+
+    def stop(self, task_arn: str) -> None:
+        """Ask the containers of a task to end, if there are any."""
+
+    def is_running(self, task_arn: str) -> bool:
+        """Whether a task still has containers."""
 
 
 class TaskLifecycle:
     """Moves the tasks of one cloud through their stages. Use ``with lifecycle.connected():``.
 
     ``publish`` puts an event on the default event bus; ``stage_seconds`` is how long a task stays
-    in each stage, whatever the speed of the ``clock``.
+    in each stage, whatever the speed of the ``clock``. ``runner`` runs what it can; all other
+    tasks have no containers.
     """
 
     def __init__(
-        self, *, publish: Callable[..., None], stage_seconds: float, clock: CloudClock
+        self,
+        *,
+        client: ClientFactory,
+        publish: Callable[..., None],
+        stage_seconds: float,
+        clock: CloudClock,
+        runner: TaskRunner | None,
     ) -> None:
+        self._client = client
         self._publish = publish
+        self._runner = runner
         self._stage_seconds = stage_seconds
         self._clock = clock
         self._numbers = itertools.count(1)
@@ -217,6 +256,11 @@ class TaskLifecycle:
             if pulls and (problem := _pull_secrets(backend, task)):
                 self._fail(backend, task, problem)
                 return
+            if pulls:
+                self._run(backend, task)
+            elif task.last_status == "STOPPING" and self._is_running(task):
+                self._later(lambda: self._go_on(backend, task, stages, index, desired))
+                return
             self._enter(backend, task, stages[index])
         if index + 1 < len(stages):
             self._later(lambda: self._go_on(backend, task, stages, index + 1, desired))
@@ -226,6 +270,28 @@ class TaskLifecycle:
                 self._delay(backend, task),
                 lambda: self._reconcile(backend, name, cluster),
             )
+
+    # Containers that run for real.
+
+    def _run(self, backend: EC2ContainerServiceBackend, task: Task) -> None:
+        if self._runner is None:
+            return
+        described = self._client("ecs").describe_task_definition(
+            taskDefinition=task.task_definition_arn
+        )["taskDefinition"]
+        if not self._runner.runs(described):
+            return
+        address = self._runner.start(
+            described,
+            task_arn=task.task_arn,
+            cluster_arn=task.cluster_arn,
+            ended=lambda reason, code: self._stop(backend, task, reason, code),
+        )
+        # It is where the task is found, for everybody.
+        _set_address(task, address)
+
+    def _is_running(self, task: Task) -> bool:
+        return self._runner is not None and self._runner.is_running(task.task_arn)
 
     def _delay(self, backend: EC2ContainerServiceBackend, task: Task) -> float:
         """Return how long a service waits before it reacts to a task's last stage.
@@ -280,6 +346,12 @@ class TaskLifecycle:
                 container["exitCode"] = 0
         for attachment in task.attachments:
             attachment["status"] = _attachment_status(status)
+        if status == "ACTIVATING":
+            _register(backend, task)
+        elif status in _NOT_STARTING:
+            _deregister(task)
+        if status == "STOPPING" and self._runner is not None:
+            self._runner.stop(task.task_arn)
         if status == "STOPPED":
             _release_interfaces(backend, task)
         self._tell(task)
@@ -612,6 +684,44 @@ def _release_interfaces(backend: EC2ContainerServiceBackend, task: Task) -> None
                     ec2.delete_network_interface(detail["value"])
 
 
+def _set_address(task: Task, address: str) -> None:
+    """Put another address in the place of the one that moto has made up."""
+    attachments: list[dict[str, Any]] = task.attachments
+    for attachment in attachments:
+        for detail in attachment["details"]:
+            if detail["name"] == "privateIPv4Address":
+                detail["value"] = address
+    for container in task.__dict__["containers"]:
+        for interface in container["networkInterfaces"]:
+            interface["privateIpv4Address"] = address
+
+
+def _register(backend: EC2ContainerServiceBackend, task: Task) -> None:
+    """Register a task with Cloud Map, if its service says so.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-discovery.html
+    """
+    service = _service_of(backend, task)
+    registries: list[dict[str, Any]] = service.service_registries if service else []
+    address = task.__dict__["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+    attributes = {
+        "AVAILABILITY_ZONE": task.__dict__["availability_zone"],
+        "AWS_INSTANCE_IPV4": address,
+        "ECS_CLUSTER_NAME": task.cluster_name,
+        "ECS_SERVICE_NAME": task.group.removeprefix("service:"),
+        "ECS_TASK_DEFINITION_FAMILY": _family(task),
+        "REGION": task.region_name,
+    }
+    for registry in registries:
+        service_discovery.register(registry["registryArn"], task.id, attributes)
+    task.__dict__["registries"] = [registry["registryArn"] for registry in registries]
+
+
+def _deregister(task: Task) -> None:
+    for registry_arn in task.__dict__.pop("registries", []):
+        service_discovery.deregister(registry_arn, task.id)
+
+
 # What a container's definition says of a secret: its ARN, and perhaps one key of the JSON in it, a
 # label and a version, none of which has to be given.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Secret.html
@@ -845,4 +955,4 @@ def task_detail(task: Task) -> dict[str, Any]:
     return detail
 
 
-__all__ = ["TaskLifecycle", "task_detail"]
+__all__ = ["TaskLifecycle", "TaskRunner", "task_detail"]

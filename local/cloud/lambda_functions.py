@@ -55,6 +55,7 @@ class LambdaFunctions:
         max_workers_per_function: int,
         clock: CloudClock,
         function_clock: str | None,
+        hosts_file: Path,
     ) -> None:
         self._runtime = LambdaRuntime(
             workdir=workdir,
@@ -64,6 +65,7 @@ class LambdaFunctions:
             log_sink=self._write_log,
             clock=clock,
             function_clock=function_clock,
+            hosts_file=hosts_file,
         )
         self._log_lock = threading.Lock()
         self._lines: deque[tuple[str, int, str]] = deque(maxlen=_RECORDS_KEPT)
@@ -215,6 +217,7 @@ def _as_deployed(function: LambdaFunction) -> Function:
         code_sha256=code_fingerprint(function.code_bytes),
         code=function.code_bytes,
         environment=tuple(sorted(function.environment_vars.items())),
+        in_vpc=bool((function.vpc_config or {}).get("SubnetIds")),
         log_group=logging_config["LogGroup"],
         log_format=logging_config["LogFormat"],
         log_level=logging_config.get("ApplicationLogLevel"),

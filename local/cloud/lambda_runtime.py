@@ -84,6 +84,7 @@ class Function:
     code_sha256: str
     code: bytes = field(compare=False, repr=False)
     environment: tuple[tuple[str, str], ...]
+    in_vpc: bool
     log_group: str
     log_format: str
     log_level: str | None
@@ -123,7 +124,8 @@ class LambdaRuntime:
 
     ``workdir`` holds the unpacked code. ``base_environment`` is what every sandbox gets besides
     the function's own variables; ``extra_environment`` wins over both. ``function_clock`` is the
-    function of the code, as ``module:name``, that is to tell the time of ``clock``.
+    function of the code, as ``module:name``, that is to tell the time of ``clock``. ``hosts_file``
+    has the names that a function finds which is in a VPC.
     """
 
     def __init__(
@@ -136,7 +138,9 @@ class LambdaRuntime:
         log_sink: LogSink,
         clock: CloudClock,
         function_clock: str | None,
+        hosts_file: Path,
     ) -> None:
+        self._hosts_file = str(hosts_file)
         self._workdir = workdir
         self._base_environment = dict(base_environment)
         self._extra_environment = dict(extra_environment)
@@ -241,7 +245,13 @@ class LambdaRuntime:
             self._raise_if_stopped()
             host = self._hosts.get(function.code_sha256)
             if host is None or not host.is_alive():
-                host = _SandboxHost(self._workdir, function.code_sha256, function.code, self._clock)
+                host = _SandboxHost(
+                    self._workdir,
+                    function.code_sha256,
+                    function.code,
+                    clock=self._clock,
+                    hosts_file=self._hosts_file,
+                )
                 self._hosts[function.code_sha256] = host
         # Outside the lock: importing takes a second, and another asset's need not wait for it.
         host.start()
@@ -682,9 +692,16 @@ class _SandboxHost:
     """The process that forks the sandboxes of one code asset: ``local/cloud/lambda_sandbox.py``."""
 
     def __init__(
-        self, workdir: Path, code_sha256: str, code: bytes, clock: dict[str, Any] | None
+        self,
+        workdir: Path,
+        code_sha256: str,
+        code: bytes,
+        *,
+        clock: dict[str, Any] | None,
+        hosts_file: str,
     ) -> None:
         self._clock = clock
+        self._hosts_file = hosts_file
         self.task_root = workdir / "code" / code_sha256
         self.runtime_root = workdir / "runtime"
         self._code = code
@@ -739,6 +756,7 @@ class _SandboxHost:
             "handler": handler,
             "environment": dict(environment),
             "clock": self._clock,
+            "hosts_file": self._hosts_file if sandbox.function.in_vpc else None,
         }
         with self._answered:
             self._sandboxes[id_] = sandbox

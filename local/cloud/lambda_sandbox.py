@@ -9,8 +9,8 @@ It imports the expensive libraries once (boto3 alone takes most of a second) and
 process per sandbox, which costs milliseconds. The parent asks over the socket that is this
 process's standard input, in lines of JSON, one request at a time:
 
-    parent → ``{"id": …, "handler": …, "environment": {…}, "clock": {…}}`` and the descriptor for
-             the output
+    parent → ``{"id": …, "handler": …, "environment": {…}, "clock": {…}, "hosts_file": …}`` and the
+             descriptor for the output
     answer → ``{"id": …, "pid": …}``, and when the process ends ``{"id": …, "status": …}``
 
 If the parent dies, however it dies, its end of the socket closes and everything here ends.
@@ -25,6 +25,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ from typing import Any
 # configuration from the environment on import.
 _EXPENSIVE = ("boto3", "requests")
 _CHUNK = 1 << 16
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL
 
 
 def main() -> None:  # noqa: C901 - one loop, in the order in which things happen
@@ -132,6 +134,9 @@ def _become_sandbox(request: dict[str, Any], output: int, alive_reader: int) -> 
         threading.Thread(target=_end_with_parent, args=(alive_reader,), daemon=True).start()
         if request["clock"] is not None:
             _set_clock(**request["clock"])
+            _ignore_dates_of_certificates()
+        if request["hosts_file"] is not None:
+            _resolve_names_in(request["hosts_file"])
         # Only now: awslambdaric reads its environment when it is imported.
         entry = importlib.import_module("awslambdaric.__main__")
         entry.main(["bootstrap", request["handler"]])
@@ -159,6 +164,30 @@ def _set_clock(function: str, started: float, speed: float) -> None:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
     setattr(module, name, now)
+
+
+def _ignore_dates_of_certificates() -> None:
+    """Let TLS take certificates that are dated by the cloud's clock: OpenSSL only knows ours."""
+    wrap = ssl.SSLContext.wrap_socket
+
+    def wrap_socket(context: ssl.SSLContext, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        context.verify_flags |= _NO_CHECK_TIME
+        return wrap(context, *args, **kwargs)
+
+    setattr(ssl.SSLContext, "wrap_socket", wrap_socket)  # noqa: B010 - mypy minds an assignment
+
+
+def _resolve_names_in(hosts_file: str) -> None:
+    """Let this process find the private names of its VPC, which are looked up each time."""
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        with open(hosts_file, encoding="utf-8") as file:  # noqa: PTH123 - no library but the least
+            records = [line.split() for line in file]
+        addresses = [address for address, name in records if name == host] or [host]
+        return [found for each in addresses for found in resolve(each, *args, **kwargs)]
+
+    socket.getaddrinfo = getaddrinfo
 
 
 def _exit(code: int) -> None:

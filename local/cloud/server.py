@@ -11,7 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from html import escape
 from pathlib import Path
 from types import TracebackType
@@ -30,13 +30,16 @@ from werkzeug.serving import make_server
 
 from local.cloud.clock import CloudClock
 from local.cloud.cloudformation import CloudFormation
+from local.cloud.cloudformation_types import ClientFactory
 from local.cloud.custom_resources import RESPONSE_PATH, PendingResponses
-from local.cloud.ecs import TaskLifecycle
+from local.cloud.ecs import TaskLifecycle, TaskRunner
 from local.cloud.events import EventDelivery
+from local.cloud.kms import corrected_kms
 from local.cloud.lambda_functions import LambdaFunctions
 from local.cloud.patching import environment_variable
 from local.cloud.schedules import ScheduledRules
 from local.cloud.secrets_manager import corrected_secrets_manager
+from local.cloud.service_discovery import PrivateNames
 from local.cloud.step_functions import corrected_step_functions
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ _ACCOUNT = "123456789012"  # moto's only account for whoever has no other creden
 _REGION = "us-east-1"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+MakeTaskRunner = Callable[[ClientFactory, Path], AbstractContextManager[TaskRunner]]
+"""Makes what runs tasks for real, from the cloud's clients and the file with its private names."""
 
 
 class PortInUseError(RuntimeError):
@@ -76,6 +81,8 @@ class LocalCloud:
     function_clock
         The function, as ``module:name``, that the code of Lambda functions asks for the time; it
         tells the cloud's. The code must not ask anybody else.
+    task_runner
+        Makes what runs the containers of ECS tasks for real. Without it no task has any.
 
     Raises
     ------
@@ -98,7 +105,9 @@ class LocalCloud:
         task_stage_seconds: float = 0.03,
         speed: float = 1.0,
         function_clock: str | None = None,
+        task_runner: MakeTaskRunner | None = None,
     ) -> None:
+        self._task_runner = task_runner
         self._workdir = Path(workdir)
         self._port = port
         self._lambda_environment = dict(lambda_environment or {})
@@ -244,6 +253,9 @@ class LocalCloud:
         # Up before and down after all that sends requests to it; nobody else knows it yet.
         parts.enter_context(_serving(_Application(responses), listener))
         parts.enter_context(corrected_secrets_manager(clock))
+        parts.enter_context(corrected_kms())
+        hosts_file = private / "hosts"
+        parts.enter_context(PrivateNames(hosts_file).connected())
         functions = self._functions = LambdaFunctions(
             workdir=private,
             environment={**self.environment, "HOME": str(private)},
@@ -251,6 +263,7 @@ class LocalCloud:
             max_workers_per_function=self._max_workers,
             clock=clock,
             function_clock=self._function_clock,
+            hosts_file=hosts_file,
         )
         parts.enter_context(functions.connected())
         parts.enter_context(corrected_step_functions(clock))
@@ -260,8 +273,15 @@ class LocalCloud:
         parts.enter_context(delivery.connected())
         schedules = ScheduledRules(deliver=delivery.deliver, clock=clock)
         parts.enter_context(schedules.connected())
+        runner = None
+        if self._task_runner is not None:
+            runner = parts.enter_context(self._task_runner(self.client, hosts_file))
         lifecycle = self._tasks = TaskLifecycle(
-            publish=delivery.publish, stage_seconds=self._task_stage_seconds, clock=clock
+            client=self.client,
+            publish=delivery.publish,
+            stage_seconds=self._task_stage_seconds,
+            clock=clock,
+            runner=runner,
         )
         parts.enter_context(lifecycle.connected())
         cloudformation = CloudFormation(

@@ -163,6 +163,15 @@ class PolicyRequest:
     datacenters: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedAcls:
+    """What a snapshot has of the ACL system."""
+
+    policies: tuple[Policy, ...]
+    tokens: tuple[Token, ...]
+    bootstrapped_at: int | None
+
+
 class AclState:
     """All tokens and policies of one datacenter.
 
@@ -220,6 +229,24 @@ class AclState:
                 modify_index=index,
             )
         )
+
+    # Snapshots ----------------------------------------------------------------------------------
+
+    def save(self) -> SavedAcls:
+        """Everything that there is."""
+        return SavedAcls(
+            policies=tuple(self._policies.values()),
+            tokens=tuple(self._tokens.values()),
+            bootstrapped_at=self._bootstrapped_at,
+        )
+
+    def restore(self, saved: SavedAcls) -> None:
+        """Replace everything by what was saved."""
+        self._policies = {policy.id: policy for policy in saved.policies}
+        self._tokens, self._accessors = {}, {}
+        for token in saved.tokens:
+            self._put(token)
+        self._bootstrapped_at = saved.bootstrapped_at
 
     # What a caller may do -----------------------------------------------------------------------
 

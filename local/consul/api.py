@@ -33,8 +33,10 @@ from local.consul.errors import (
     Refusal,
 )
 from local.consul.exchange import Answer, Call, QueryMeta, has_bad_escape
+from local.consul.intentions import Intentions
 from local.consul.raft import RaftLog, Table
 from local.consul.rules import ALLOW_ALL, Access, Authorizer
+from local.consul.snapshot import SavedState, pack, unpack
 
 AclMode: TypeAlias = Literal["deny", "allow", "disabled"]
 Flavour: TypeAlias = Literal["1.10", "current"]
@@ -51,7 +53,7 @@ _NOT_EMBEDDED = re.compile(
     r"/v1/("
     r"acl/(auth-method|binding-rule|role|login|logout|rules/|create|update|destroy|info|clone|list)"
     r"|agent/|catalog/|config|connect/|coordinate/|discovery-chain/|event/|health/|internal/|kv/"
-    r"|operator/|query|session/|snapshot|txn"
+    r"|operator/|query|session/|txn"
     r").*"
 )
 
@@ -95,6 +97,7 @@ class Api:
             clock=clock,
         )
         self._catalog = Catalog(self._raft, self._authorizer_of)
+        self._intentions = Intentions(self._raft)
 
     # Answering ----------------------------------------------------------------------------------
 
@@ -479,6 +482,110 @@ class Api:
         self._catalog.update_check(check_id, status, output, self._agent_authorizer(call))
         return Answer()
 
+    # Intentions ---------------------------------------------------------------------------------
+
+    def intention_read(self, call: Call) -> dict[str, Any]:
+        """The intention of exactly two names, to who may read it on either end."""
+        authorizer, source, destination = self._about_intention(call)
+        intention = self._intentions.get(source, destination)
+        if intention is None:
+            raise Absent("Intention not found")
+        if not any(authorizer.allows_intention("read", name) for name in (source, destination)):
+            raise PermissionDenied
+        return rendering.intention(intention)
+
+    def intention_write(self, call: Call) -> bool:
+        """Create an intention, or replace it."""
+        authorizer, source, destination = self._about_intention(call)
+        intention = bodies.intention(call.body, source, destination)
+        if not authorizer.allows_intention("write", destination):
+            raise PermissionDenied
+        self._intentions.put(intention)
+        return True
+
+    def intention_delete(self, call: Call) -> bool:
+        """Delete an intention; one that is absent counts as deleted."""
+        authorizer, source, destination = self._about_intention(call)
+        if not authorizer.allows_intention("write", destination):
+            raise PermissionDenied
+        self._intentions.delete(source, destination)
+        return True
+
+    def intention_check(self, call: Call) -> dict[str, bool]:
+        """Whether a service may call another one; who may read the called one may know."""
+        authorizer, source, destination = self._about_intention(call)
+        if not authorizer.allows("read", "service", destination):
+            raise PermissionDenied
+        default = authorizer.default == "allow"
+        return {"Allowed": self._intentions.allows(source, destination, default=default)}
+
+    def intention_match(self, call: Call) -> dict[str, list[dict[str, Any]]]:
+        """The intentions about the callers of services, the one that decides first."""
+        meta = self._query(call)
+        if call.first("by") != "destination":
+            raise Invalid("'by' parameter must be one of 'source' or 'destination'")
+        names = call.query.get("name", [])
+        if not names:
+            raise Invalid("required query parameter 'name' not set")
+        self._check_leader()
+        authorizer = self._authorizer_of(call.token)
+        if not all(authorizer.allows_intention("read", name) for name in names):
+            raise PermissionDenied
+        meta.reached(self._last("intentions"))
+        return {
+            name: [rendering.intention(each) for each in self._intentions.called(name)]
+            for name in names
+        }
+
+    def _about_intention(self, call: Call) -> tuple[Authorizer, str, str]:
+        """What a request's query names. Its answer has no metadata, even if it is a read."""
+        call.refuse_namespace()
+        names = []
+        for name in ("source", "destination"):
+            if len(call.query.get(name, [])) != 1 or not call.first(name):
+                raise Invalid(f"required query parameter '{name}' not set")
+            names.append(call.first(name))
+        self._check_datacenter(call)
+        self._check_leader()
+        source, destination = names
+        return self._authorizer_of(call.token), source, destination
+
+    # Snapshots ----------------------------------------------------------------------------------
+
+    def snapshot_save(self, call: Call) -> Answer:
+        """Everything that the servers know."""
+        self._may_snapshot(call)
+        call.meta = QueryMeta()
+        call.meta.reached(self._raft.index)
+        state = SavedState(
+            index=self._raft.index,
+            acls=self._acl.save(),
+            catalog=self._catalog.save(),
+            intentions=tuple(self._intentions.stored.values()),
+        )
+        return Answer(200, pack(state), {"Content-Type": "application/x-gzip"})
+
+    def snapshot_restore(self, call: Call) -> Answer:
+        """Replace everything that the servers know by what a snapshot has."""
+        self._may_snapshot(call)
+        if "stale" in call.query:
+            raise Invalid("stale not allowed for restore")
+        state = unpack(call.body)
+        self._acl.restore(state.acls)
+        self._intentions.stored = {
+            (each.source, each.destination): each for each in state.intentions
+        }
+        self._raft.restore(state.index)
+        self._catalog.restore(state.catalog)
+        return Answer()
+
+    def _may_snapshot(self, call: Call) -> None:
+        """Check the caller's permission. There is one for both, for to read all ACLs is enough."""
+        self._check_datacenter(call)
+        self._check_leader()
+        if self._mode != "disabled" and not self._acl.authorizer(call.token).allows("write", "acl"):
+            raise PermissionDenied
+
     # Catalog and health -------------------------------------------------------------------------
 
     def catalog_datacenters(self, _: Call) -> list[str]:
@@ -673,6 +780,15 @@ ROUTES = (
         "/v1/agent/check/:report/:check_id",
         PUT=Api.check_report,
     ),
+    _route(
+        "/v1/connect/intentions/exact",
+        GET=Api.intention_read,
+        PUT=Api.intention_write,
+        DELETE=Api.intention_delete,
+    ),
+    _route("/v1/connect/intentions/check", GET=Api.intention_check),
+    _route("/v1/connect/intentions/match", GET=Api.intention_match),
+    _route("/v1/snapshot", GET=Api.snapshot_save, PUT=Api.snapshot_restore),
     _route("/v1/catalog/datacenters", GET=Api.catalog_datacenters),
     _route("/v1/catalog/nodes", GET=Api.catalog_nodes),
     _route("/v1/catalog/services", GET=Api.catalog_services),

@@ -93,7 +93,7 @@ def running_consul(
     ConsulBinaryError
         It ended, or did not get ready in time.
     """
-    version = _version_of(executable)
+    version = version_of(executable)
     with ExitStack() as stack:
 
         def start(attempt: int) -> tuple[str, str]:
@@ -188,7 +188,14 @@ def _free_ports(count: int, host: str) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _version_of(executable: Path) -> str:
+def version_of(executable: Path) -> str:
+    """Return the version that an executable says.
+
+    Raises
+    ------
+    ConsulBinaryError
+        It does not run, or is not Consul.
+    """
     try:
         output = subprocess.run(
             [executable, "version"],

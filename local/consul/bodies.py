@@ -24,6 +24,7 @@ from local.consul.decoding import (
     parse_duration,
 )
 from local.consul.errors import BadRequest
+from local.consul.intentions import Intention
 
 _LINK = {"ID": STRING, "Name": STRING}
 _TOKEN = Struct(
@@ -60,6 +61,26 @@ _POLICY = Struct(
         "Rules": STRING,
         "Datacenters": STRINGS,
         "Hash": STRING,
+        "CreateIndex": UINT64,
+        "ModifyIndex": UINT64,
+    },
+)
+_INTENTION = Struct(
+    "structs.Intention",
+    {
+        "ID": STRING,
+        "Description": STRING,
+        "SourceNS": STRING,
+        "SourceName": STRING,
+        "DestinationNS": STRING,
+        "DestinationName": STRING,
+        "SourceType": STRING,
+        "Action": STRING,
+        "Permissions": ANYTHING,
+        "Meta": MapOf(STRING),
+        "Precedence": INT,
+        "CreatedAt": STRING,
+        "UpdatedAt": STRING,
         "CreateIndex": UINT64,
         "ModifyIndex": UINT64,
     },
@@ -218,6 +239,17 @@ def policy_request(body: bytes) -> PolicyRequest:
         description=fields.get("Description", ""),
         rules=fields.get("Rules", ""),
         datacenters=fields.get("Datacenters", ()),
+    )
+
+
+def intention(body: bytes, source: str, destination: str) -> Intention:
+    """Read the body of a request about the intention of two names."""
+    fields = _decoded(body, _INTENTION, "Request decode failed: ")
+    return Intention(
+        source=source,
+        destination=destination,
+        action=fields.get("Action", ""),
+        description=fields.get("Description", ""),
     )
 
 

@@ -79,6 +79,14 @@ class Registration:
     sidecar: Registration | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedCatalog:
+    """What a snapshot has of the catalog. What an agent knows is not a part of it."""
+
+    services: tuple[Service, ...]
+    checks: tuple[Check, ...]
+
+
 class Catalog:
     """The services of the agent and of the catalog.
 
@@ -226,6 +234,23 @@ class Catalog:
         self._checks[check_id] = replace(
             check, status=status, output=output, modify_index=self._raft.append("catalog")
         )
+
+    # Snapshots ----------------------------------------------------------------------------------
+
+    def save(self) -> SavedCatalog:
+        """Everything that is in the catalog."""
+        return SavedCatalog(
+            services=tuple(self._catalog.values()), checks=tuple(self._checks.values())
+        )
+
+    def restore(self, saved: SavedCatalog) -> None:
+        """Replace the catalog by what was saved; then the agent writes its own services anew."""
+        own = [check for check in self._checks.values() if check.service_id in self._agent]
+        self._catalog = {service.id: service for service in saved.services}
+        self._checks = {check.id: check for check in (*saved.checks, *own)}
+        for service in self._agent.values():
+            if self._own_token_may_write(service):
+                self._catalog[service.id] = service
 
     # The catalog --------------------------------------------------------------------------------
 

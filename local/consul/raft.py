@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-Table: TypeAlias = Literal["policies", "tokens", "catalog"]
+Table: TypeAlias = Literal["policies", "tokens", "catalog", "intentions"]
 
 
 class RaftLog:
@@ -16,6 +16,16 @@ class RaftLog:
     def __init__(self) -> None:
         self._index = self._FIRST_WRITE - 1
         self._last: dict[Table, int] = {}
+
+    @property
+    def index(self) -> int:
+        """The index of the last write."""
+        return self._index
+
+    def restore(self, index: int) -> None:
+        """Go on behind a snapshot's index, or behind our own if that is higher."""
+        self._index = max(self._index, index) + 1
+        self._last = dict.fromkeys(get_args(Table), self._index)
 
     def append(self, table: Table) -> int:
         """Count a write to a table; returns its index."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from local.consul.acl import AclState, Policy, Token
 from local.consul.catalog import NODE_ADDRESS, NODE_NAME, SERF_HEALTH, Check, Service
+from local.consul.intentions import Intention
 
 # What a caller sees of a SecretID who may read tokens but not write them.
 HIDDEN_SECRET = "<hidden>"
@@ -76,6 +77,23 @@ def policy(stored: Policy) -> dict[str, Any]:
         Rules=stored.rules,
         Datacenters=stored.datacenters,
         Hash=stored.hash,
+        CreateIndex=stored.create_index,
+        ModifyIndex=stored.modify_index,
+    )
+
+
+def intention(stored: Intention) -> dict[str, Any]:
+    """An intention, by its names; those of Consul before 1.9 have more fields."""
+    return _without_empty(
+        "Description",
+        SourceNS="default",
+        SourceName=stored.source,
+        DestinationNS="default",
+        DestinationName=stored.destination,
+        SourceType="consul",
+        Action=stored.action,
+        Description=stored.description,
+        Precedence=stored.precedence,
         CreateIndex=stored.create_index,
         ModifyIndex=stored.modify_index,
     )

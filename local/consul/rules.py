@@ -76,7 +76,23 @@ class Authorizer:
 
     def allows(self, access: Access, resource: str, name: str = "") -> bool:
         """Tell whether the token has access to a resource, e.g. ``"write", "service", "web"``."""
-        level = self.rules.level(resource, name)
+        return self._is_enough(access, self.rules.level(resource, name), resource)
+
+    def allows_intention(self, access: Access, service: str) -> bool:
+        """Tell whether the token has access to the intentions of a service, or of all: ``*``."""
+        if service != "*":
+            return self.allows(access, "intention", service)
+        levels: list[str | None] = [
+            level
+            for rules in (self.rules.exact, self.rules.prefix)
+            for (resource, _), level in rules.items()
+            if resource == "intention"
+        ]
+        enough = [self._is_enough(access, level, "intention") for level in levels or [None]]
+        # To see what concerns all services, one rule that allows it will do.
+        return any(enough) if access == "read" else all(enough)
+
+    def _is_enough(self, access: Access, level: str | None, resource: str) -> bool:
         if level is None:
             # A default of "allow" opens everything except the ACL system itself.
             return self.default == "allow" and resource != "acl"
@@ -126,7 +142,19 @@ def _parse_rules(source: str) -> RuleSet | str:
                 if problem:
                     return problem
                 into[resource, name] = str(rule["policy"])
-    return RuleSet(exact, prefix)
+                if resource == "service" and rule.get("intentions"):
+                    into["intention", name] = str(rule["intentions"])
+    return RuleSet(_with_intentions(exact), _with_intentions(prefix))
+
+
+def _with_intentions(rules: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """Add what a rule for a service allows of its intentions if it does not say: reading them."""
+    derived = {
+        ("intention", name): "deny" if level == "deny" else "read"
+        for (resource, name), level in rules.items()
+        if resource == "service"
+    }
+    return derived | dict(rules)
 
 
 def _rules_of(block: Value) -> Iterable[tuple[str, dict[str, Value]]]:
@@ -162,14 +190,18 @@ def service_identity_rules(service_name: str) -> RuleSet:
     proxy needs to find its upstreams.
     """
     return RuleSet(
-        exact={
-            ("service", service_name): "write",
-            ("service", f"{service_name}-sidecar-proxy"): "write",
-        },
-        prefix={("service", ""): "read", ("node", ""): "read"},
+        exact=_with_intentions(
+            {
+                ("service", service_name): "write",
+                ("service", f"{service_name}-sidecar-proxy"): "write",
+            }
+        ),
+        prefix=_with_intentions({("service", ""): "read", ("node", ""): "read"}),
     )
 
 
 def node_identity_rules(node_name: str) -> RuleSet:
     """The rules that a node identity stands for: write the node, read every service."""
-    return RuleSet(exact={("node", node_name): "write"}, prefix={("service", ""): "read"})
+    return RuleSet(
+        exact={("node", node_name): "write"}, prefix=_with_intentions({("service", ""): "read"})
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,15 @@ class Fault:
         return cls(delay_seconds=seconds)
 
 
+@dataclass(frozen=True)
+class Https:
+    """Where a server also answers with TLS, and the certificate with which it does."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+
 class EmbeddedConsul:
     """One Consul server with the part of the HTTP API that this project uses.
 
@@ -93,6 +103,8 @@ class EmbeddedConsul:
     flavour
         ``1.10`` answers 403 for absent tokens and policies, counts the deletion of an absent one
         as success and ignores a ``BootstrapSecret``; ``current`` says 404 to both and honours it.
+    https
+        Where to answer with TLS, too.
 
     Attributes
     ----------
@@ -117,6 +129,7 @@ class EmbeddedConsul:
         initial_management: str | None = None,
         version: str = "1.10.1",
         flavour: Flavour = "1.10",
+        https: Https | None = None,
     ) -> None:
         if acl == "disabled" and initial_management is not None:
             raise ValueError(
@@ -137,8 +150,9 @@ class EmbeddedConsul:
             flavour=flavour,
             clock=lambda: self.clock(),  # noqa: PLW0108 - whatever it is set to by then
         )
+        self._https = https
         self._server: _Server | None = None
-        self._acceptor: threading.Thread | None = None
+        self._acceptors: list[tuple[_Server, threading.Thread]] = []
 
     def __repr__(self) -> str:
         where = f"{self._host}:{self._port or '?'}"
@@ -171,25 +185,34 @@ class EmbeddedConsul:
     def start(self) -> Self:
         """Listen. A server that was stopped comes back with its data, on the same port."""
         if self._server is None:
-            self._server = _Server((self._host, self._port), self)
-            self._port = self._server.server_address[1]
-            self._acceptor = threading.Thread(
-                target=self._server.serve_forever,
-                kwargs={"poll_interval": _POLL_SECONDS},
-                name="embedded-consul",
-            )
-            self._acceptor.start()
+            server = _Server((self._host, self._port), self)
+            self._port = server.server_address[1]
+            servers = [server]
+            if self._https is not None:
+                where = (self._https.host, self._https.port)
+                try:
+                    servers.append(_Server(where, self, self._https.context))
+                except OSError:
+                    server.server_close()
+                    raise
+            self._server = server
+            for each in servers:
+                acceptor = threading.Thread(
+                    target=each.serve_forever,
+                    kwargs={"poll_interval": _POLL_SECONDS},
+                    name="embedded-consul",
+                )
+                self._acceptors.append((each, acceptor))
+                acceptor.start()
         return self
 
     def stop(self) -> None:
         """Stop listening, drop all connections and end all threads. The data stays."""
-        server, acceptor = self._server, self._acceptor
-        if server is None or acceptor is None:
-            return
-        self._server = self._acceptor = None
-        server.shutdown()
-        acceptor.join()
-        server.close_all()
+        acceptors, self._acceptors, self._server = self._acceptors, [], None
+        for server, acceptor in acceptors:
+            server.shutdown()
+            acceptor.join()
+            server.close_all()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -234,8 +257,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that server_close() waits for the threads
     request_queue_size = 128
 
-    def __init__(self, where: tuple[str, int], consul: EmbeddedConsul) -> None:
+    def __init__(
+        self,
+        where: tuple[str, int],
+        consul: EmbeddedConsul,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.consul = consul
+        self._tls = tls
         self.stopping = threading.Event()
         self._connections: set[socket.socket] = set()
         self._connections_lock = threading.Lock()
@@ -244,6 +273,14 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer would look up the host's name as well, which can take long and is of no use.
         TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        if self._tls is None:
+            return connection, address
+        # The handshake is made by the first read, in the connection's own thread.
+        wrapped = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return wrapped, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._connections_lock:
@@ -313,7 +350,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             _LOG.debug("A client closed its connection in the middle of a request.")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name

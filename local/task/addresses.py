@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Taken by every mesh task: Consul's HTTP and gRPC, and Envoy's public listener. On 19000 Envoy has
-# its administration, were it not for mesh-init; a test shows that nothing answers there.
-_PORTS = (8500, 8502, 19000, 20000)
+# its administration, were it not for mesh-init; a test shows that nothing answers there. The others
+# are a Consul server's.
+_PORTS = (8300, 8301, 8500, 8501, 8502, 8600, 19000, 20000)
 _ATTEMPTS = 20
-# As a word of its own: not the end of 10.127.0.0.1, and not a part of localhost.example.com.
-_OWN = re.compile(r"(?<![\w.-])(?:127\.0\.0\.1|localhost)(?![\w-]|\.\w)")
+# As a word of its own: not the end of 10.127.0.0.1, not a part of localhost.example.com. All
+# addresses are the task's only one; 0.0.0.0/0 is a network.
+_OWN = re.compile(r"(?<![\w.-])(?:127\.0\.0\.1|localhost|0\.0\.0\.0(?!/\d))(?![\w-]|\.\w)")
 
 _taken: set[str] = set()
 _lock = threading.Lock()
@@ -77,5 +79,5 @@ def _is_free(address: str) -> bool:
 
 
 def at_task_address(text: str, address: str) -> str:
-    """Put a task's address in the place of 127.0.0.1 and localhost, which mean the task itself."""
+    """Put a task's address in the place of those that mean the task itself."""
     return _OWN.sub(address, text)

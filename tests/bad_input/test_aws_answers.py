@@ -23,7 +23,7 @@ from tests.bad_input.profile import examples
 from tests.bad_input.steps import SCENARIOS, Scenario
 from tests.bad_input.world import PREFIX, World, check, task_arn
 
-SERVICES: Final = ("ecs", "secretsmanager", "stepfunctions", "cloudformation")
+SERVICES: Final = ("ecs", "secretsmanager", "stepfunctions", "cloudformation", "s3", "kms")
 CASES: Final = [
     pytest.param(service, scenario, id=f"{service}, {scenario}")
     for service in SERVICES

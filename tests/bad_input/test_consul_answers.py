@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -103,8 +104,28 @@ METHODS: Final = (
         lambda c: c.update_policy(uuid_of(f"{PREFIX}-api-service"), POLICY),
         lambda r: r is None,
     ),
+    Method(
+        "read_intention",
+        lambda c: c.read_intention("cron", "web"),
+        lambda r: r is None or _is_intention(r),
+    ),
+    Method(
+        "write_intention",
+        lambda c: c.write_intention("cron", "api", {"Action": "allow"}),
+        lambda r: r is None,
+    ),
+    Method("delete_intention", lambda c: c.delete_intention("cron", "web"), lambda r: r is None),
+    Method("save_snapshot", lambda c: c.save_snapshot(io.BytesIO()), lambda r: r is None),
+    Method(
+        "restore_snapshot",
+        lambda c: c.restore_snapshot(io.BytesIO(b"none"), token=FRESH.secret_id),
+        lambda r: r is None,
+    ),
     Method("use_fresh_token", lambda c: c.use_fresh_token(), lambda r: r is None),
 )
+NEED_NO_TOKEN: Final = {
+    *("leader", "check_acl_system", "bootstrap", "knows_token", "restore_snapshot"),
+}
 
 
 def _is_token(value: Any) -> bool:
@@ -114,6 +135,14 @@ def _is_token(value: Any) -> bool:
         and isinstance(value.get("SecretID", ""), str)  # lists of Consul 1.10.0 do not have it
         and _are_links(value.get("Policies"), "Name")
         and _are_links(value.get("ServiceIdentities"), "ServiceName")
+    )
+
+
+def _is_intention(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and (value["SourceName"].lower(), value["DestinationName"].lower()) == ("cron", "web")
+        and all(isinstance(value.get(key, ""), str) for key in ("Action", "Description"))
     )
 
 
@@ -143,7 +172,7 @@ def _ask(method: Method, change: Change, *, goes_on: bool = True) -> None:
     scene = world()
     scene.reset()
     before = scene.content
-    needs_no_token = method.name in {"leader", "check_acl_system", "bootstrap", "knows_token"}
+    needs_no_token = method.name in NEED_NO_TOKEN
     number = 0 if needs_no_token else _FIRST_CONSUL_CALL
     error: StepError | None = None
     with scene.installed(Tampering(number, change, goes_on=goes_on)) as log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from dataclasses import asdict
 from typing import Any, Final
 
 import pytest
@@ -15,6 +16,7 @@ from handlers.clients import consul_connection
 from handlers.core import environment, names
 from handlers.core.errors import ClusterNotBootstrapped, InvalidSecret, StepError
 from handlers.core.token_secret import TokenIds, parse_acl_token
+from tests.bad_input.kms import ca_certificate, server_identity
 from tests.bad_input.mutations import ANY_JSON, ODD_TEXTS, edited, edits, odd
 from tests.bad_input.profile import examples
 from tests.bad_input.steps import CLIENT_SECRET, CONTROLLER_SECRET, SCENARIOS, Scenario
@@ -170,6 +172,43 @@ def test_a_binary_value_is_refused(scenario: Scenario) -> None:
     outcome = scene.run(scenario.step, state, Tampering(0, binary, goes_on=True))
 
     check(outcome)
+
+
+# --- what servers start with ---------------------------------------------------------------------
+
+_OF_SERVERS: Final = [
+    scenario
+    for scenario in SCENARIOS
+    if scenario.step in {"choose_secret", "issue_ca_certificate", "issue_server_certificate"}
+]
+_NEARLY: Final = st.sampled_from(
+    [
+        *("AAAA", f"{CANARY}==", ca_certificate(), f"{ca_certificate()}{CANARY}"),
+        *(ca_certificate()[:-60] + CANARY, server_identity().certificate),
+        json.dumps({"certificate": ca_certificate(), "private_key": CANARY}),
+        json.dumps({"certificate": CANARY, "private_key": server_identity().private_key}),
+        json.dumps({**asdict(server_identity()), "note": CANARY}),
+    ]
+)
+
+
+@pytest.mark.parametrize("stage", ["AWSCURRENT", "AWSPENDING"])
+@pytest.mark.parametrize("name", ["ca", "server", "gossip", "waiting"])
+@pytest.mark.parametrize("scenario", _OF_SERVERS, ids=str)
+@examples(8)
+@given(value=CONTENTS | _NEARLY)
+def test_any_value_in_a_secret_of_servers_is_read_without_harm(
+    scenario: Scenario, name: str, stage: str, value: str
+) -> None:
+    scene, state = scenario.begin()
+    if stage == "AWSPENDING":
+        scene.write_ahead(f"{PREFIX}-{name}", value)
+    else:
+        scene.set_secret(f"{PREFIX}-{name}", value)
+
+    outcome = scene.run(scenario.step, state)
+
+    check(outcome, canaries=_keys(value))
 
 
 # --- the controller's own ------------------------------------------------------------------------

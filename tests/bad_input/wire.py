@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.message import Message
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
@@ -167,7 +167,7 @@ def _client(service: str, *, attempts: int = 2) -> Any:
     )
 
     def answer(request: Any, **_: Any) -> AWSResponse:
-        operation, arguments = _asked_for(request)
+        operation, arguments = _of_s3(request) if service == "s3" else _asked_for(request)
         wire = _Laid.wire
         assert wire is not None
         found = wire.from_aws(service, operation, arguments)
@@ -183,6 +183,14 @@ class _Raw:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
+        self._rest = io.BytesIO(answer.body)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some of a body that is not read as a whole."""
+        some = self._rest.read(size)
+        if not some and size and self._answer.cut_off_by is not None:
+            raise self._answer.cut_off_by
+        return some
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         """Yield the body."""
@@ -199,6 +207,15 @@ def _asked_for(request: Any) -> tuple[str, Mapping[str, Any]]:
         return form["Action"][0], {key: values[0] for key, values in form.items()}
     name = target.decode() if isinstance(target, bytes) else target
     return name.rpartition(".")[2], json.loads(body)
+
+
+def _of_s3(request: Any) -> tuple[str, Mapping[str, Any]]:
+    """Return what S3 is asked for; a body is not a part of it."""
+    parts = urlsplit(request.url)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    if "list-type" in query:
+        return "ListObjectsV2", query
+    return {"GET": "GetObject", "PUT": "PutObject"}[request.method], {"Key": parts.path[1:]}
 
 
 def aws_answer(value: Mapping[str, Any]) -> Answer:
@@ -239,10 +256,18 @@ class _OpenConnection:
         self._request = request
 
     def urlopen(
-        self, *, method: str, body: bytes | str | None, headers: Mapping[str, str], **_: Any
+        self,
+        *,
+        method: str,
+        body: bytes | str | BinaryIO | None,
+        headers: Mapping[str, str],
+        **_: Any,
     ) -> HTTPResponse:
         """Send the request."""
-        content = body.encode() if isinstance(body, str) else body or b""
+        if isinstance(body, str):
+            content = body.encode()
+        else:
+            content = body or b"" if isinstance(body, bytes | None) else body.read()
         answer = self._wire.from_http(method, self._request.url or "", headers, content)
         return HTTPResponse(
             body=_Stream(answer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from email.message import Message
 from functools import cache, lru_cache
 from importlib import import_module
 from types import SimpleNamespace
@@ -16,9 +18,10 @@ from typing import Any, Final
 
 from handlers.clients import consul_connection
 from handlers.clients.secrets_manager import derived_version_id
-from handlers.core import clock, environment, names
+from handlers.core import clock, environment, names, x509
 from handlers.core.deployment import client_token, controller_token
 from handlers.core.errors import Permanent, Retryable, StepError, error_names
+from handlers.core.server_secrets import GOSSIP_KEY, ServerIdentity
 from handlers.core.subjects import owned_subject
 from handlers.core.token_secret import TokenIds
 from local.cloud.patching import replaced
@@ -30,6 +33,8 @@ from local.consul.acl import (
     Token,
 )
 from local.consul.exchange import Call
+from local.consul.intentions import Intention
+from tests.bad_input.kms import ca_certificate, kms, server_identity
 from tests.bad_input.wire import REGION, Answer, Tampering, Wire, aws_answer
 from tests.faults.consul_server import AclTables, SimulatedConsul
 from tests.faults.ecs import Cluster, EcsClient, EcsService, EcsStore, EcsTask
@@ -48,6 +53,7 @@ SIGNATURE: Final = "6f1d9c0e8b7a5f43"
 ANSWER_URL: Final = f"https://s3.example.com/answer?X-Amz-Signature={SIGNATURE}"
 RULES: Final = 'key_prefix "api/" {\n  policy = "write"\n}\n'
 DEPLOYMENT_RUN: Final = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:DeploymentRun"
+SNAPSHOT: Final = "acme/20260105T120000Z-40.snap"
 EXECUTION: Final = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:TaskProvisioning:e1"
 
 _STATE_LIMIT: Final = 256 * 1024
@@ -73,6 +79,7 @@ def task_arn(name: str) -> str:
 
 MANAGEMENT: Final = ids_of("management")
 CONTROLLER: Final = ids_of("controller")
+GOSSIP: Final = base64.b64encode(uuid.uuid5(uuid.NAMESPACE_URL, "gossip").bytes * 2).decode()
 FOREIGN: Final = ids_of("somebody's")
 """A token that a person has made, without a cluster line."""
 
@@ -126,6 +133,7 @@ class World:
         self._answers: list[str] = []
         _fill(self._secrets, self._ecs, self._consul)
         self.beginning = self.content
+        self._snapshot = self._consul.answer(_saving(), View.NOW).body
         self._variables = _variables(self)
         self.environment = dict(self._variables)
         self.stack_status = "UPDATE_IN_PROGRESS"
@@ -169,6 +177,14 @@ class World:
                 versions[version_id] = changed
         self._secrets.secrets = {**self._secrets.secrets, name: replace(secret, versions=versions)}
 
+    def write_ahead(self, name: str, value: str) -> None:
+        """Let somebody have written what is to replace the current version of a secret."""
+        secret = self._secrets.secrets[name]
+        version_id = derived_version_id(secret.arn, self.current_id(name))
+        pending = Version(value, BEGINNING, frozenset({"AWSPENDING"}))
+        versions = {**secret.versions, version_id: pending}
+        self._secrets.secrets = {**self._secrets.secrets, name: replace(secret, versions=versions)}
+
     def forget_bootstrap(self) -> None:
         """Let Consul be one that nobody has bootstrapped."""
         tables = self._consul.tables
@@ -197,11 +213,28 @@ class World:
         match service:
             case "cloudformation":
                 return Answer(200, _STACKS.format(self.stack_status).encode())
+            case "kms":
+                return aws_answer(kms(operation, arguments))
+            case "s3":
+                return self._s3(operation, arguments)
             case "stepfunctions":
                 return aws_answer({"executionArn": EXECUTION, "startDate": BEGINNING})
             case _:
                 method = "".join(f"_{c.lower()}" if c.isupper() else c for c in operation)
                 return aws_answer(getattr(self._aws[service], method[1:])(**arguments))
+
+    def _s3(self, operation: str, arguments: Mapping[str, Any]) -> Answer:
+        match operation:
+            case "ListObjectsV2":
+                listed = SNAPSHOT if SNAPSHOT.startswith(arguments.get("prefix", "")) else None
+                found = f"<Contents><Key>{listed}</Key></Contents>" if listed else ""
+                return Answer(200, f"<ListBucketResult>{found}</ListBucketResult>".encode())
+            case "GetObject" if arguments["Key"] == SNAPSHOT:
+                length = {"Content-Length": str(len(self._snapshot))}
+                return Answer(200, self._snapshot, length)
+            case "GetObject":
+                return Answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        return Answer(200, b"")
 
     def consul(self, call: Call) -> Answer:
         """Answer a request to Consul."""
@@ -259,6 +292,12 @@ class World:
 def world() -> World:
     """Return the world; making one takes a moment."""
     return World()
+
+
+def _saving() -> Call:
+    headers: Message[str, str] = Message()
+    headers["X-Consul-Token"] = MANAGEMENT.secret_id
+    return Call("GET", "/v1/snapshot", "", headers, b"")
 
 
 def shown(error: BaseException) -> list[str]:
@@ -328,6 +367,7 @@ def credentials(content: Content) -> tuple[str, ...]:
             pair = _ids(version.value)
             if pair is not None:
                 found.add(pair.secret_id)
+            found |= _keys(version.value)
     # Somebody may have put an accessor ID where the token belongs; that one is public.
     return (*(found - {token.accessor_id for token in tokens}), SIGNATURE)
 
@@ -337,6 +377,7 @@ def lost(before: Content, after: Content) -> list[str]:
     return [
         *_lost_secrets(before, after),
         *_changed_foreign_objects(before, after),
+        *_changed_foreign_intentions(before, after),
         *_lost_tokens(before, after),
     ]
 
@@ -351,6 +392,8 @@ def _lost_secrets(before: Content, after: Content) -> Iterator[str]:
             if version_id not in now.versions or now.versions[version_id].value != version.value:
                 yield f"the version {version_id} of the secret {name}"
         current, pulled = _current(secret), _current(now)
+        if current is not None and not _keeps(current, pulled or ""):
+            yield f"what servers start with from the secret {name}"
         if current is None or pulled == current or _ids(current) is None:
             continue
         ids = _ids(pulled or "")
@@ -376,6 +419,22 @@ def _changed_foreign_objects(before: Content, after: Content) -> Iterator[str]:
                 yield f"the foreign policy {policy.name}"
         elif policy_id not in after.consul.policies:
             yield f"our policy {policy.name}"
+
+
+def _changed_foreign_intentions(before: Content, after: Content) -> Iterator[str]:
+    for names_, intention in before.consul.intentions.items():
+        if names.owning_cluster(intention.description) == CLUSTER:
+            continue
+        now = after.consul.intentions.get(names_)
+        # The indexes are those of all intentions of the destination.
+        if (
+            now is None
+            or replace(
+                now, create_index=intention.create_index, modify_index=intention.modify_index
+            )
+            != intention
+        ):
+            yield f"the foreign intention of {names_}"
 
 
 def _content(token: Token) -> Token:
@@ -407,6 +466,49 @@ def _ids(value: str) -> TokenIds | None:
         return None
 
 
+def _keeps(current: str, pulled: str) -> bool:
+    """Whether what servers start with is as good as it was: the same, or of the same kind."""
+    if GOSSIP_KEY.is_valid(current):
+        return pulled == current
+    identity, certificate = _identity(current), _certificate(current)
+    if identity is not None:
+        return _identity(pulled) is not None
+    if certificate is not None:
+        other = _certificate(pulled)
+        return other is not None and other.public_key == certificate.public_key
+    return True
+
+
+@lru_cache(maxsize=1000)
+def _identity(value: str) -> ServerIdentity | None:
+    """Return a certificate whose private key is beside it."""
+    try:
+        found = ServerIdentity.parse(value, where="it")
+        if found is None:
+            return None
+        certificate = x509.Certificate.read(found.certificate)
+        return found if certificate.has_private_key(found.private_key) else None
+    except (StepError, x509.UnreadableError):
+        return None
+
+
+@lru_cache(maxsize=1000)
+def _certificate(value: str) -> x509.Certificate | None:
+    try:
+        return x509.Certificate.read(value)
+    except x509.UnreadableError:
+        return None
+
+
+def _keys(value: str) -> set[str]:
+    """Return what nobody may see of the key of gossip, or of a server's private key."""
+    identity = _identity(value)
+    if identity is not None:
+        # In JSON the whole of it would look different: any line gives it away.
+        return set(identity.private_key.splitlines()[1:-1])
+    return {value} if GOSSIP_KEY.is_valid(value) else set()
+
+
 # --- what there is in the beginning --------------------------------------------------------------
 
 _STACKS: Final = """\
@@ -425,6 +527,9 @@ _SECRET_VALUES: Final[Mapping[str, str | None]] = {
     names.client_secret_name(PREFIX): ids_of("client").to_secret_string(),
     names.controller_secret_name(PREFIX): CONTROLLER.to_secret_string(),
     f"{PREFIX}-bootstrap": MANAGEMENT.secret_id,
+    f"{PREFIX}-gossip": GOSSIP,
+    f"{PREFIX}-ca": ca_certificate(),
+    f"{PREFIX}-server": server_identity().to_secret_string(),
     "other-web": ids_of("their web").to_secret_string(),
 }
 _NEEDED: Final = tuple(ids_of(what) for what in ("web", "api", "old api", "client", "controller"))
@@ -492,6 +597,19 @@ def _fill_consul(consul: SimulatedConsul) -> None:
         for policy in policies
     }
     consul.tables = replace(tables, policies={**tables.policies, **made}, bootstrapped_at=3)
+    wanted = names.intention_description(CLUSTER, ["0a1b2c3d4e5f", "f5e4d3c2b1a0"])
+    theirs = names.intention_description(OTHER_CLUSTER, ["0a1b2c3d4e5f"])
+    consul.tables = replace(
+        consul.tables,
+        intentions={
+            (intention.source, intention.destination): intention
+            for intention in (
+                Intention(source="cron", destination="web", action="allow", description=wanted),
+                Intention(source="cron", destination="db", action="allow", description=theirs),
+                Intention(source="*", destination="*", action="deny", description="by hand"),
+            )
+        },
+    )
     mark = names.with_not_pulled_since(
         names.service_token_description("api", CLUSTER), BEGINNING - _HOUR
     )
@@ -539,5 +657,7 @@ def _variables(world: World) -> dict[str, str]:
         environment.CLIENT_TOKEN_SECRET_ARN: world.arn(client),
         environment.CONTROLLER_TOKEN_SECRET_ARN: world.arn(controller),
         environment.DEPLOYMENT_RUN_ARN: DEPLOYMENT_RUN,
+        environment.SNAPSHOT_BUCKET: "snapshots",
+        environment.SNAPSHOT_PREFIX: SNAPSHOT.partition("/")[0],
         environment.SETTLE_SECONDS: "20",
     }

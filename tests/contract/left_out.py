@@ -59,7 +59,7 @@ EMBEDDED: tuple[LeftOut, ...] = (
     LeftOut(
         f"catalog without an agent: {_NOT_USED}", path="/v1/catalog/(register|deregister|node/)"
     ),
-    LeftOut(f"events, snapshots, raft: {_NOT_USED}", path="/v1/(event|operator|snapshot)"),
+    LeftOut(f"events, raft: {_NOT_USED}", path="/v1/(event|operator)"),
     LeftOut(f"authorization queries: {_NOT_USED}", path="/v1/internal/"),
     LeftOut("?filter= has a language of its own", "main/health/filter-bad"),
     LeftOut("?cached goes through a client's cache", "main/health/cached"),

@@ -11,6 +11,7 @@ from http import HTTPMethod
 from local.consul.acl import Policy, Token
 from local.consul.api import Api, Flavour, State
 from local.consul.exchange import Answer, Call
+from local.consul.intentions import Intention
 from local.consul.raft import Table
 from tests.faults.history import History, View
 from tests.faults.troubles import Troubles
@@ -26,11 +27,12 @@ STATES: Mapping[str, State] = {
 
 @dataclass(frozen=True)
 class AclTables:
-    """Everything that the ACL system knows at one moment."""
+    """Everything that the ACL system knows at one moment, and the intentions."""
 
     tokens: Mapping[str, Token]
     accessors: Mapping[str, str]
     policies: Mapping[str, Policy]
+    intentions: Mapping[tuple[str, str], Intention]
     bootstrapped_at: int | None
     index: int
     last: Mapping[Table, int]
@@ -113,6 +115,7 @@ class SimulatedConsul:
             tokens=dict(acl._tokens),
             accessors=dict(acl._accessors),
             policies=dict(acl._policies),
+            intentions=self._api._intentions.stored,
             bootstrapped_at=acl._bootstrapped_at,
             index=raft._index,
             last=dict(raft._last),
@@ -124,6 +127,7 @@ class SimulatedConsul:
         acl._tokens = dict(tables.tokens)
         acl._accessors = dict(tables.accessors)
         acl._policies = dict(tables.policies)
+        self._api._intentions.stored = tables.intentions
         acl._bootstrapped_at = tables.bootstrapped_at
         raft._index = tables.index
         raft._last = dict(tables.last)

@@ -16,6 +16,8 @@ from handlers.core import environment
 
 _ROOT = Path(__file__).parents[2]
 _IAM_PREFIXES = {"stepfunctions": "states"}
+# Where the name of an operation is not that of the action which allows it.
+_IAM_ACTIONS = {"s3:ListObjectsV2": "s3:ListBucket"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class _Module:
             service = self.client_service(class_name)
         if service is not None:
             operation = "".join(part.title() for part in node.attr.split("_"))
-            yield f"{_IAM_PREFIXES.get(service, service)}:{operation}"
+            action = f"{_IAM_PREFIXES.get(service, service)}:{operation}"
+            yield _IAM_ACTIONS.get(action, action)
 
     def _variable(self, node: ast.Attribute) -> Iterator[str]:
         module = self.imported.get(_last(node.value), ())

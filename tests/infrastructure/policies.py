@@ -10,6 +10,8 @@ from typing import Any
 _CONDITIONS = {
     ("StringLike", "kms:ViaService"): "via",
     ("ArnEquals", "ecs:cluster"): "in",
+    ("StringLike", "s3:prefix"): "under",
+    ("StringEquals", "kms:SigningAlgorithm"): "by",
 }
 
 
@@ -17,8 +19,10 @@ def permissions(policy: dict[str, Any]) -> dict[str, set[str]]:
     """Return what a policy allows: actions by resource, however its statements are cut.
 
     A key in KMS that a statement allows to be used through a service only is `<ARN> via <service>`;
-    what is allowed in one ECS cluster only is `<resource> in <ARN of the cluster>`. A statement
-    that does anything else but allow actions on resources is an error.
+    what is allowed in one ECS cluster only is `<resource> in <ARN of the cluster>`; a bucket of
+    which only some keys may be listed is `<ARN> under <keys>`; a key that may sign in one way is
+    `<ARN> by <algorithm>`. A statement that does anything else
+    but allow actions on resources is an error.
     """
     document = policy["PolicyDocument"]
     assert document["Version"] == "2012-10-17"

@@ -33,14 +33,24 @@ STEPS = {
     "CheckRedeployments": "check_redeployments",
     "RedeployService": "redeploy_service",
     "ReportRotation": "report_rotation",
+    "WriteIntention": "write_intention",
     "StartDeploymentRun": "start_deployment_run",
     "AnswerCloudFormation": "answer_cloudformation",
+}
+
+# Those of servers that the same app makes; tests/infrastructure/test_server_care.py is about them.
+SERVER_STEPS = {
+    "ChooseSecret": "choose_secret",
+    "IssueCaCertificate": "issue_ca_certificate",
+    "IssueServerCertificate": "issue_server_certificate",
+    "SaveSnapshot": "save_snapshot",
+    "RestoreSnapshot": "restore_snapshot",
 }
 
 # Those that authenticate with a token to Consul, by whose token it is.
 WITH_BOOTSTRAP_TOKEN = {"BootstrapAcls", "CreateBootstrapPolicies", "CreateControllerToken"}
 WITH_CONTROLLER_TOKEN = {
-    *("CreatePolicy", "CreateToken"),
+    *("CreatePolicy", "CreateToken", "WriteIntention"),
     *("FindDrift", "RetireTokens", "DeleteUnused", "PlanRotation", "AbandonRotation"),
 }
 # And those that need none of their own.
@@ -57,6 +67,8 @@ TIMEOUTS = {"BootstrapAcls": 120, "CheckConsul": 15}
 # These look at all tokens, or at all tasks.
 TIMEOUTS |= dict.fromkeys(("FindDrift", "DeleteUnused", "PlanRotation", "CheckRedeployments"), 600)
 USUAL_TIMEOUT = 45
+
+FUNCTIONS = "AWS::Lambda::Function"
 
 
 def environment(name: str, expected: Expected) -> dict[str, str]:
@@ -109,7 +121,7 @@ def variables_of_subjects(expected: Expected) -> dict[str, str]:
 
 def test_each_function_is_configured_like_this_and_no_more(case: Case) -> None:
     deployed, expected = case
-    functions = deployed.of_type("AWS::Lambda::Function")
+    functions = deployed.of_type(FUNCTIONS)
     code = functions["CheckTags"]["Code"]
 
     assert functions == {
@@ -155,10 +167,14 @@ def test_every_step_is_a_module_with_a_handler(step: str) -> None:
     assert "def handler(" in (ROOT / "handlers" / f"{step}.py").read_text()
 
 
-def test_every_handler_is_a_step_of_a_function() -> None:
+def test_every_handler_is_a_step_of_a_function(served: Deployed) -> None:
     modules = {path.stem for path in (ROOT / "handlers").glob("[!_]*.py")}
+    handlers = {name: function["Handler"] for name, function in served.of_type(FUNCTIONS).items()}
 
-    assert modules == set(STEPS.values())
+    assert handlers == {
+        name: f"handlers.{step}.handler" for name, step in (STEPS | SERVER_STEPS).items()
+    }
+    assert modules == set((STEPS | SERVER_STEPS).values())
 
 
 def test_a_function_is_there_only_once_its_role_may_do_what_it_needs(deployed: Deployed) -> None:
@@ -222,6 +238,7 @@ KEY_USES = {
     "PlanRotation": {DECRYPT},
     "ProveToken": {DECRYPT},
     "AbandonRotation": {DECRYPT, ENCRYPT},
+    "WriteIntention": {DECRYPT},
 }
 
 LIST_TASKS = "ecs:ListTasks"
@@ -268,6 +285,7 @@ def allowed(name: str, expected: Expected) -> dict[str, set[str]]:
         "CheckRedeployments": {**look_at_tasks, expected.services: {DESCRIBE_SERVICES}},
         "RedeployService": {expected.services: {DESCRIBE_SERVICES, "ecs:UpdateService"}},
         "ReportRotation": {},
+        "WriteIntention": {},
         "StartDeploymentRun": {
             expected.machine("DeploymentRun"): {"states:StartExecution"},
             expected.place.arn("cloudformation", "stack/this"): {"cloudformation:DescribeStacks"},

@@ -14,6 +14,7 @@ from infrastructure import lambda_asset as module
 from infrastructure.lambda_asset import AssetError, lambda_asset
 
 PACKAGES = {"certifi", "charset_normalizer", "idna", "requests", "urllib3"}
+PACKAGES |= {"pyasn1", "pyasn1_modules"}
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,7 @@ def contents(asset: Path) -> dict[str, bytes]:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_it_holds_the_handlers_and_requests_with_its_needs_and_nothing_else() -> None:
+def test_it_holds_the_handlers_and_the_packages_that_they_need_and_nothing_else() -> None:
     names = set(contents(lambda_asset()))
 
     own = {name for name in names if name.startswith("handlers/")}

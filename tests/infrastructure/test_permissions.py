@@ -17,6 +17,7 @@ from tests.infrastructure.test_functions import (
     NETWORK_INTERFACES,
     PUT,
     READ,
+    SERVER_STEPS,
     STEPS,
     TALKS_TO_CONSUL,
 )
@@ -71,7 +72,9 @@ def test_a_function_has_the_variables_that_its_step_reads(everything: Deployed, 
 
 
 def test_there_is_no_call_that_no_step_makes() -> None:
-    assert {action for step in STEPS.values() for action in actions_of(step)} == (
+    steps = {*STEPS.values(), *SERVER_STEPS.values()}
+
+    assert {action for step in steps for action in actions_of(step)} == (
         actions_of_all_code() | {READ, "secretsmanager:TagResource"}
     )
 

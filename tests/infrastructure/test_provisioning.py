@@ -396,6 +396,7 @@ def test_each_function_may_use_the_key_for_what_it_does_with_the_secrets() -> No
         "PlanRotation": {KEY: reads},
         "ProveToken": {KEY: reads},
         "AbandonRotation": {KEY: writes},
+        "WriteIntention": {KEY: reads},
     }
     secrets = resources(template, "AWS::SecretsManager::Secret").values()
     assert [secret["Properties"]["KmsKeyId"] for secret in secrets] == [KEY] * 4

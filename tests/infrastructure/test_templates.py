@@ -150,6 +150,7 @@ WILDCARDS = {
     "arn:*:logs:*:log-group:*:*": "the streams of one log group, named by Lambda",
     "arn:*:lambda:*:function:*:*": "the versions of one function; CDK's LambdaInvoke adds them",
     "arn:*:states:*:execution:ClusterBootstrap:*": "the executions of one state machine",
+    "arn:*:states:*:execution:ServiceIntention:*": "the executions of one state machine",
     "arn:*:states:*:execution:TaskProvisioning:*": "the executions of one state machine",
     "arn:*:states:*:execution:TokenRotation:*": "the executions of one state machine",
 }

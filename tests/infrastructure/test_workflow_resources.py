@@ -29,12 +29,13 @@ MACHINES = {
         *("AbandonRotation", "RetireTokens", "CheckRedeployments", "RedeployService"),
         *("DeleteUnused", "ReportRotation"),
     },
+    "ServiceIntention": {"WriteIntention"},
     "DeploymentRun": {"AnswerCloudFormation"},
 }
 
 # The state machines that each one runs, and waits for.
 RUNS = {
-    "DeploymentRun": {"ClusterBootstrap", "TaskProvisioning"},
+    "DeploymentRun": {"ClusterBootstrap", "TaskProvisioning", "ServiceIntention"},
     "Reconciliation": {"TaskProvisioning"},
 }
 
@@ -156,7 +157,7 @@ def test_a_state_machine_runs_those_that_it_may_run(minimal: Deployed) -> None:
         paths = started - {arn for arn in started if arn.startswith("arn:")}
 
         if machine == "DeploymentRun":
-            # Which of the two, the deployment says.
+            # Which of them, the deployment says.
             assert (named, paths) == (set(), {"$.state_machine_arn"})
             continue
         assert named == RUNS.get(machine, set()), machine
@@ -351,6 +352,7 @@ def test_the_outputs_say_where_everything_is_and_hold_no_value(case: Case) -> No
         "TaskProvisioningArn": {"Value": expected.machine("TaskProvisioning")},
         "ReconciliationArn": {"Value": expected.machine("Reconciliation")},
         "TokenRotationArn": {"Value": expected.machine("TokenRotation")},
+        "ServiceIntentionArn": {"Value": expected.machine("ServiceIntention")},
         "DeadLetterQueueUrl": {"Value": expected.queue_url},
         "BootstrapTokenSecretArn": {"Value": expected.bootstrap_secret},
         "BootstrapTokenSecretName": {"Value": expected.bootstrap_secret_name},

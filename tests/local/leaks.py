@@ -9,14 +9,14 @@ from handlers.core import names
 from handlers.core.errors import InvalidSecret
 from handlers.core.token_secret import parse_acl_token
 from local.consul_api import ConsulApi
-from local.deployment import Deployment
+from local.deployment import Deployed
 
 # The queue and the rules that let the search see the events.
 _EVENTS = "every-event"
 _LOST_STARTS = "starts-of-a-state-machine-that-is-gone"
 
 
-def capture_events(deployment: Deployment) -> None:
+def capture_events(deployment: Deployed) -> None:
     """Let the search see the events of tasks that start from now on, and dead letters with them.
 
     A queue gets every event of ECS. The app's dead-letter queue gets those that tell of a start,
@@ -39,14 +39,14 @@ def capture_events(deployment: Deployment) -> None:
 
 
 def _add_rule(
-    deployment: Deployment, name: str, pattern: dict[str, Any], target: dict[str, Any]
+    deployment: Deployed, name: str, pattern: dict[str, Any], target: dict[str, Any]
 ) -> None:
     client = deployment.cloud.client("events")
     client.put_rule(Name=name, EventPattern=json.dumps(pattern))
     client.put_targets(Rule=name, Targets=[{"Id": "only", **target}])
 
 
-def _queue_arn(deployment: Deployment, url: str) -> str:
+def _queue_arn(deployment: Deployed, url: str) -> str:
     answer = deployment.cloud.client("sqs").get_queue_attributes(
         QueueUrl=url, AttributeNames=["QueueArn"]
     )
@@ -54,12 +54,15 @@ def _queue_arn(deployment: Deployment, url: str) -> str:
     return arn
 
 
-def every_token(deployment: Deployment, management: ConsulApi) -> dict[str, str]:
-    """Return the tokens in all versions of all secrets, and in Consul, by where they were found."""
-    return {**_stored_tokens(deployment), **_consul_tokens(management)}
+def every_secret(deployment: Deployed, management: ConsulApi) -> dict[str, str]:
+    """Return what is secret in all versions of all secrets, and in Consul, by where it was found.
+
+    That is tokens, gossip keys, and of private keys the part that differs from key to key.
+    """
+    return {**_stored_secrets(deployment), **_consul_tokens(management)}
 
 
-def _stored_tokens(deployment: Deployment) -> dict[str, str]:
+def _stored_secrets(deployment: Deployed) -> dict[str, str]:
     client = deployment.cloud.client("secretsmanager")
     found = {}
     for page in client.get_paginator("list_secrets").paginate():
@@ -72,10 +75,18 @@ def _stored_tokens(deployment: Deployment) -> dict[str, str]:
                 value = client.get_secret_value(
                     SecretId=secret["ARN"], VersionId=version["VersionId"]
                 )["SecretString"]
-                token = None if "CERTIFICATE" in value else _token(value, where)
-                if token is not None:
-                    found[where] = token
+                part = _private_key(value) if "CERTIFICATE" in value else _token(value, where)
+                if part is not None:
+                    found[where] = part
     return found
+
+
+def _private_key(value: str) -> str | None:
+    """Return the middle line of the key that comes with a certificate; none for a CA's own."""
+    if not value.startswith("{"):
+        return None
+    _, _, middle, *_ = json.loads(value)["private_key"].splitlines()
+    return str(middle)
 
 
 def _token(value: str, where: str) -> str | None:
@@ -94,7 +105,7 @@ def _consul_tokens(management: ConsulApi) -> dict[str, str]:
     }
 
 
-def every_text(deployment: Deployment) -> dict[str, str]:
+def every_text(deployment: Deployed) -> dict[str, str]:
     """Return histories, logs, templates, events and more, by where they were found.
 
     The first word of each place says of which kind it is. Messages are taken from their queues, so
@@ -111,7 +122,7 @@ def every_text(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def _executions(deployment: Deployment) -> dict[str, str]:
+def _executions(deployment: Deployed) -> dict[str, str]:
     client = deployment.cloud.client("stepfunctions")
     found = {}
     for machine in client.list_state_machines()["stateMachines"]:
@@ -126,7 +137,7 @@ def _executions(deployment: Deployment) -> dict[str, str]:
     return found
 
 
-def _logs(deployment: Deployment) -> dict[str, str]:
+def _logs(deployment: Deployed) -> dict[str, str]:
     client = deployment.cloud.client("logs")
     found = {}
     for group in client.describe_log_groups()["logGroups"]:
@@ -139,7 +150,7 @@ def _logs(deployment: Deployment) -> dict[str, str]:
     return found
 
 
-def _stacks(deployment: Deployment) -> dict[str, str]:
+def _stacks(deployment: Deployed) -> dict[str, str]:
     client = deployment.cloud.client("cloudformation")
     found = {}
     for stack in client.describe_stacks()["Stacks"]:
@@ -151,12 +162,12 @@ def _stacks(deployment: Deployment) -> dict[str, str]:
     return found
 
 
-def _functions(deployment: Deployment) -> dict[str, str]:
+def _functions(deployment: Deployed) -> dict[str, str]:
     functions = deployment.cloud.client("lambda").list_functions()["Functions"]
     return {f"function {each['FunctionName']}": _text(each) for each in functions}
 
 
-def _task_definitions(deployment: Deployment) -> dict[str, str]:
+def _task_definitions(deployment: Deployed) -> dict[str, str]:
     client = deployment.cloud.client("ecs")
     return {
         f"task-definition {arn}": _text(client.describe_task_definition(taskDefinition=arn))
@@ -164,12 +175,12 @@ def _task_definitions(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def _queue_url(deployment: Deployment, name: str) -> str:
+def _queue_url(deployment: Deployed, name: str) -> str:
     url: str = deployment.cloud.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
     return url
 
 
-def _messages(deployment: Deployment, kind: str, url: str) -> dict[str, str]:
+def _messages(deployment: Deployed, kind: str, url: str) -> dict[str, str]:
     client = deployment.cloud.client("sqs")
     found = {}
     while messages := client.receive_message(

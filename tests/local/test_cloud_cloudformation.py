@@ -238,6 +238,30 @@ def test_a_new_physical_id_deletes_the_old_resource(stack: Stack) -> None:
     assert kinds == [("Create", None), ("Update", "physical-a"), ("Delete", "physical-a")]
 
 
+def test_a_replaced_resource_is_deleted_only_when_the_whole_update_has_succeeded(
+    stack: Stack,
+) -> None:
+    stack.create({"Function": function(ANSWERING), "Custom": custom(Name="a")})
+    later = {**custom(Name="later", Fail=True), "DependsOn": "Custom"}
+    changed = {"Function": function(ANSWERING), "Custom": custom(Name="b"), "Later": later}
+
+    assert stack.update(changed) == "UPDATE_ROLLBACK_COMPLETE"
+
+    kinds = [
+        (event["RequestType"], event.get("PhysicalResourceId"), event["ResourceProperties"]["Name"])
+        for event in told(stack.cloud, stack)
+        if event["LogicalResourceId"] == "Custom"
+    ]
+    assert kinds == [
+        ("Create", None, "a"),
+        ("Update", "physical-a", "b"),
+        # Back again; then the one that the failed update had made is deleted, as what it was.
+        ("Update", "physical-b", "a"),
+        ("Delete", "physical-b", "b"),
+    ]
+    assert stack.physical_ids()["Custom"] == "physical-a"
+
+
 def test_a_failed_update_goes_back_to_what_was(stack: Stack) -> None:
     before = {"Function": function(ANSWERING), "Custom": custom(Name="a", V=1)}
     stack.create(before)
@@ -248,6 +272,19 @@ def test_a_failed_update_goes_back_to_what_was(stack: Stack) -> None:
     name = stack.physical_ids()["Function"]
     configuration = stack.cloud.client("lambda").get_function_configuration(FunctionName=name)
     assert configuration["Description"] == ""
+
+
+def test_what_a_failed_update_leaves_out_is_still_there(stack: Stack) -> None:
+    before = {"Function": function(ANSWERING), "Left": custom(Name="a")}
+    stack.create(before)
+    after = {"Function": before["Function"], "Other": custom(Name="b", Fail=True)}
+
+    assert stack.update(after) == "UPDATE_ROLLBACK_COMPLETE"
+
+    assert set(stack.physical_ids()) == {"Function", "Left"}
+    assert [event["RequestType"] for event in told(stack.cloud, stack)] == [
+        *("Create", "Create", "Delete")  # the last two are of the other
+    ]
 
 
 def test_deleting_a_stack_tells_the_custom_resource_before_its_function_goes(
@@ -831,3 +868,147 @@ def test_a_service_is_not_created_if_what_it_depends_on_fails(stack: Stack) -> N
 
     events = stack.client.describe_stack_events(StackName=stack.name)["StackEvents"]
     assert "Service" not in {event["LogicalResourceId"] for event in events}
+
+
+# Cloud Map.
+
+RESOLVING = """
+import socket
+
+def handler(event, context):
+    try:
+        return sorted({found[4][0] for found in socket.getaddrinfo(event["name"], 80)})
+    except socket.gaierror:
+        return []
+"""
+
+
+def test_a_name_is_found_in_its_vpc_as_long_as_a_task_has_it(stack: Stack) -> None:
+    ec2, ecs = stack.cloud.client("ec2"), stack.cloud.client("ecs")
+    (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    network = {"SubnetIds": [subnet], "SecurityGroupIds": []}
+    definition = {
+        "RequiresCompatibilities": ["FARGATE"],
+        "NetworkMode": "awsvpc",
+        "Cpu": "256",
+        "Memory": "512",
+        "ContainerDefinitions": [{"Name": "app", "Image": "i"}],
+    }
+    records = {
+        "NamespaceId": {"Ref": "Namespace"},
+        "DnsRecords": [{"Type": "A", "TTL": "10"}],
+        "RoutingPolicy": "MULTIVALUE",
+    }
+    registry = {
+        "Type": "AWS::ServiceDiscovery::Service",
+        "Properties": {"Name": "server", "DnsConfig": records},
+    }
+    service = {
+        "Cluster": {"Ref": "Cluster"},
+        "TaskDefinition": {"Ref": "Task"},
+        "LaunchType": "FARGATE",
+        "NetworkConfiguration": {"AwsvpcConfiguration": {"Subnets": [subnet]}},
+        "ServiceRegistries": [{"RegistryArn": {"Fn::GetAtt": ["Registry", "Arn"]}}],
+    }
+    namespace = {"Name": "consul.internal", "Vpc": vpc["VpcId"]}
+    functions = {"Inside": function(RESOLVING, VpcConfig=network), "Outside": function(RESOLVING)}
+    common = {
+        **functions,
+        "Cluster": {"Type": "AWS::ECS::Cluster"},
+        "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": definition},
+        "Namespace": {
+            "Type": "AWS::ServiceDiscovery::PrivateDnsNamespace",
+            "Properties": namespace,
+        },
+        "Registry": registry,
+    }
+
+    def found_by(name: str) -> list[str]:
+        payload = json.dumps({"name": "server.consul.internal"})
+        answer = stack.cloud.client("lambda").invoke(FunctionName=ids[name], Payload=payload)
+        addresses: list[str] = json.loads(answer["Payload"].read())
+        return addresses
+
+    def addresses_of_tasks() -> list[str]:
+        arns = ecs.list_tasks(cluster=ids["Cluster"])["taskArns"]
+        tasks = ecs.describe_tasks(cluster=ids["Cluster"], tasks=arns)["tasks"] if arns else []
+        return [
+            task["containers"][0]["networkInterfaces"][0]["privateIpv4Address"]
+            for task in tasks
+            if task["lastStatus"] == "RUNNING"
+        ]
+
+    assert stack.create({**common, "Service": _service(service)}) == "CREATE_COMPLETE"
+    ids = stack.physical_ids()
+    (first,) = until(addresses_of_tasks, what="the task runs")
+    assert (found_by("Inside"), found_by("Outside")) == ([first], [])
+
+    # Another task has another address, and takes the place of the first.
+    (task,) = ecs.list_tasks(cluster=ids["Cluster"])["taskArns"]
+    ecs.stop_task(cluster=ids["Cluster"], task=task)
+    second = until(lambda: [a for a in addresses_of_tasks() if a != first], what="another runs")
+    until(lambda: found_by("Inside") == second, what="the new address is found")
+
+    assert stack.update(common) == "UPDATE_COMPLETE"
+    assert found_by("Inside") == []
+    stack.delete()
+    assert stack.cloud.client("servicediscovery").list_namespaces()["Namespaces"] == []
+
+
+def _service(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"Type": "AWS::ECS::Service", "Properties": properties}
+
+
+def test_a_service_of_cloud_map_is_not_deleted_with_instances(stack: Stack) -> None:
+    (vpc,) = stack.cloud.client("ec2").describe_vpcs()["Vpcs"]
+    namespace = {"Name": "kept.internal", "Vpc": vpc["VpcId"]}
+    records = {"NamespaceId": {"Ref": "Namespace"}, "DnsRecords": [{"Type": "A", "TTL": 10}]}
+    stack.create(
+        {
+            "Namespace": {
+                "Type": "AWS::ServiceDiscovery::PrivateDnsNamespace",
+                "Properties": namespace,
+            },
+            "Registry": {
+                "Type": "AWS::ServiceDiscovery::Service",
+                "Properties": {"DnsConfig": records},
+            },
+        }
+    )
+    client, service = stack.cloud.client("servicediscovery"), stack.physical_ids()["Registry"]
+    where = {"ServiceId": service, "InstanceId": "by-hand"}
+    client.register_instance(**where, Attributes={"AWS_INSTANCE_IPV4": "10.0.0.1"})
+
+    stack.client.delete_stack(StackName=stack.name)
+
+    assert stack.status() == "DELETE_FAILED"
+    assert "registered instances" in stack.reasons()["Registry DELETE_FAILED"]
+    client.deregister_instance(**where)
+    stack.delete()
+
+
+def test_what_is_ready_goes_on_while_a_custom_resource_waits_for_it(
+    cloud: LocalCloud, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.cloud.cloudformation._ANSWER_AFTER_SECONDS", 0.1)
+    group = f"g{uuid.uuid4().hex}"
+    stack.start(
+        {
+            "Function": function(ANSWERING),
+            "Waiting": custom(Name="waiting", Silent=True),
+            "First": custom(Name="first"),
+            "Group": log_group(DependsOn="First", Properties={"LogGroupName": group}),
+        }
+    )
+    logs = cloud.client("logs")
+    until(
+        lambda: logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"],
+        what="the log group is there, though the other custom resource waits",
+    )
+    assert stack.described()["StackStatus"] == "CREATE_IN_PROGRESS"
+    (event,) = (
+        each for each in told(cloud, stack) if each["ResourceProperties"]["Name"] == "waiting"
+    )
+    answer(event, Status="SUCCESS", PhysicalResourceId="later")
+    assert stack.status() == "CREATE_COMPLETE"

@@ -111,10 +111,13 @@ def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:
 
     assert shell.stderr == ""
     *lines, reconciled, rotation, new_secret = shell.stdout.splitlines()
-    *of_example, secret, first, second, states, stopped = lines
-    *services, one_task, other_task, greeter_secret = (line.split("\t") for line in of_example)
-    assert [counts for _, *counts in services] == [["1", "0"], ["1", "0"]]
-    assert {tuple(task[:2]) for task in (one_task, other_task)} == {
+    *of_example, greeting, secret, first, second, states, stopped = lines
+    *services_and_tasks, greeter_secret = (line.split("\t") for line in of_example)
+    services, tasks = services_and_tasks[:3], services_and_tasks[3:]
+    assert greeting == "The greeting is: Hello from the mesh"
+    assert [counts for _, *counts in services] == [["1", "0"]] * 3
+    assert {tuple(task[:2]) for task in tasks} == {
+        ("None", "RUNNING"),  # the Consul server
         ("greeter", "RUNNING"),
         ("greeting", "RUNNING"),
     }

@@ -25,7 +25,8 @@ from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.report import as_data, print_report
 from local.tasks import Execution, LocalTasks
-from tests.local.leaks import capture_events, every_text, every_token
+from tests.local.intention_stack import IntentionStack
+from tests.local.leaks import capture_events, every_secret, every_text
 
 MESH = {names.MESH_TAG: "true"}
 
@@ -357,6 +358,84 @@ def test_a_secret_or_a_token_that_is_not_ours_ends_the_workflow_and_stays_as_it_
     assert values == {mishap.service: mishap.secret_string for mishap, _ in mishaps}
 
 
+# Intentions: from another stack to Consul, and back -----------------------------------------------
+
+PAIR, OTHER = ("greeter", "greeting"), ("greeter", "weather")
+
+
+@pytest.fixture
+def shop(deployment: Deployment, management: ConsulApi) -> Iterator[IntentionStack]:
+    stack = IntentionStack(deployment, management)
+    yield stack
+    if stack.is_there:
+        stack.delete()
+
+
+def test_a_stack_allows_a_call_and_its_deletion_ends_that(shop: IntentionStack) -> None:
+    assert not shop.allows(PAIR)
+
+    assert shop.deploy(Allow=shop.allow(PAIR)) == "CREATE_COMPLETE"
+    assert shop.allows(PAIR)
+
+    assert shop.delete() == "DELETE_COMPLETE"
+    assert not shop.allows(PAIR)
+
+
+def test_an_update_to_other_services_ends_the_old_and_keeps_the_new(shop: IntentionStack) -> None:
+    shop.deploy(Allow=shop.allow(PAIR))
+
+    assert shop.deploy(Allow=shop.allow(OTHER)) == "UPDATE_COMPLETE"
+
+    assert (shop.allows(PAIR), shop.allows(OTHER)) == (False, True)
+
+
+def test_an_update_that_fails_later_goes_back_to_the_old_and_ends_the_new(
+    shop: IntentionStack,
+) -> None:
+    shop.deploy(Allow=shop.allow(PAIR))
+    wrong = {**shop.resource(Input={}), "DependsOn": "Allow"}
+
+    status = shop.deploy(Allow=shop.allow(OTHER), Wrong=wrong)
+
+    assert status == "UPDATE_ROLLBACK_COMPLETE"
+    assert "InvalidEvent: The input needs" in shop.reasons()["Wrong CREATE_FAILED"]
+    assert (shop.allows(PAIR), shop.allows(OTHER)) == (True, False)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_a_resource_that_takes_the_place_of_another_keeps_the_intention(
+    shop: IntentionStack, *, fails: bool
+) -> None:
+    shop.deploy(Before=shop.allow(PAIR, mark="before"))
+    after = {"After": shop.allow(PAIR, mark="after")}
+    if fails:
+        after["Wrong"] = {**shop.resource(Input={}), "DependsOn": "After"}
+
+    status = shop.deploy(**after)
+
+    assert status == ("UPDATE_ROLLBACK_COMPLETE" if fails else "UPDATE_COMPLETE")
+    assert shop.allows(PAIR)
+    assert shop.delete() == "DELETE_COMPLETE"
+    assert not shop.allows(PAIR)
+
+
+def test_a_deletion_whose_run_fails_says_why_and_how_to_go_on(shop: IntentionStack) -> None:
+    intention = {"source": "a", "destination": "b"}
+    shop.deploy(
+        Allow=shop.resource(
+            Input={"intention": {**intention, "action": "allow"}}, OnDelete={"remove": True}
+        )
+    )
+
+    assert shop.delete() == "DELETE_FAILED"
+
+    reason = shop.reasons()["Allow DELETE_FAILED"]
+    assert "InvalidEvent: The input needs" in reason
+    assert "Look at the execution arn:aws:states:" in reason
+    assert "--retain-resources Allow" in reason
+    shop.disallow(("a", "b"))
+
+
 @pytest.fixture(scope="module")
 def every_place(
     deployment: Deployment,
@@ -380,7 +459,7 @@ def test_no_secret_is_anywhere_but_in_its_store(
     mishaps: list[tuple[Mishap, list[Execution]]],
     every_place: dict[str, str],
 ) -> None:
-    tokens = every_token(deployment, management) | {
+    tokens = every_secret(deployment, management) | {
         f"what is in the secret of {mishap.service}": mishap.token for mishap, _ in mishaps
     }
 
@@ -392,11 +471,11 @@ def test_no_secret_is_anywhere_but_in_its_store(
     assert {place: found for place, found in leaks.items() if found} == {}
 
 
-def test_the_search_for_secrets_looks_at_every_kind_of_place_and_for_every_token(
+def test_the_search_for_secrets_looks_at_every_kind_of_place_and_for_every_secret(
     deployment: Deployment, management: ConsulApi, every_place: dict[str, str]
 ) -> None:
     kinds = {place.partition(" ")[0] for place in every_place}
-    searched = set(every_token(deployment, management).values())
+    searched = set(every_secret(deployment, management).values())
     in_secrets = {secret_of(deployment, service)["token"] for service in ("storefront", "taken")}
     in_consul = {
         token["SecretID"]

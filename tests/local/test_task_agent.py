@@ -616,6 +616,8 @@ def test_a_machine_without_a_loopback_network_is_told_so(monkeypatch: pytest.Mon
         ("10.127.0.0.1 127.0.0.11 my-localhost localhost.example.com", None),
         ('{"a":"127.0.0.1"}', '{"a":"T"}'),
         ("It is at localhost.", "It is at T."),
+        ('{"https":"0.0.0.0"} 0.0.0.0:8501', '{"https":"T"} T:8501'),
+        ("0.0.0.0/0 10.0.0.0 0.0.0.0.1", None),
     ],
 )
 def test_only_what_means_the_task_itself_becomes_its_address(

@@ -60,7 +60,7 @@ def test_an_agent_takes_the_configuration_of_a_mesh_task(tls: bool) -> None:  # 
     config = client.config | {
         "advertise_addr": "10.0.0.1",
         "bind_addr": "10.0.0.1",
-        "encrypt": "key",
+        "encrypt": "A" * 43 + "=",
     }
     config["acl"] = config["acl"] | {"tokens": {"agent": "token"}}
     assert read_config(json.dumps(config)) == config
@@ -149,6 +149,7 @@ def test_it_prints_the_recorded_configuration_with_the_proxy_its_token_and_liste
     printed = json.loads(done.stdout)
     listeners = printed["static_resources"].pop("listeners")
     clusters = {each["name"]: each for each in printed["static_resources"]["clusters"]}
+    asked_for = [printed["dynamic_resources"].pop(kind) for kind in ("lds_config", "cds_config")]
     printed["static_resources"]["clusters"] = [clusters["local_agent"]]
     expected = json.loads(RECORDED.read_text())
     expected["node"]["id"] = "web-1-sidecar-proxy"
@@ -161,22 +162,19 @@ def test_it_prints_the_recorded_configuration_with_the_proxy_its_token_and_liste
     metadata = dynamic["ads_config"]["grpc_services"]["initial_metadata"][0]
     assert metadata["key"] == "x-consul-token"
     metadata["value"] = token
-    for resource in ("lds_config", "cds_config"):
-        dynamic[resource]["initial_fetch_timeout"] = "0.050s"
+    # What can change it asks the agent for.
+    for kind in asked_for:
+        source = kind["api_config_source"]
+        assert (source["api_type"], source["cluster_names"]) == ("REST", ["local_agent_http"])
+    del dynamic["lds_config"], dynamic["cds_config"]
+    (http,) = clusters["local_agent_http"]["load_assignment"]["endpoints"]
+    address = http["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+    assert f"http://{address['address']}:{address['port_value']}" == consul.address
     assert printed == expected
-    assert [each["address"]["socket_address"]["port_value"] for each in listeners] == [
-        20000,
-        1234,
-        1235,
-    ]
+    assert [each["address"]["socket_address"]["port_value"] for each in listeners] == [1234, 1235]
     local = clusters["local_app"]["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert local[0]["endpoint"]["address"]["socket_address"]["port_value"] == 8080
-    (known,) = clusters[f"upstream_{SERVICE}_1234"]["load_assignment"]["endpoints"]
-    assert known["lb_endpoints"][0]["endpoint"]["address"]["socket_address"] == {
-        "address": "10.0.0.1",
-        "port_value": 20000,
-    }
-    assert clusters["upstream_nobody_1235"]["load_assignment"]["endpoints"] == []
+    assert set(clusters) == {"local_agent", "local_agent_http", "local_app"}
 
 
 @pytest.mark.skipif(envoy_executable() is None, reason="there is no Envoy for this machine")

@@ -98,6 +98,17 @@ class Surroundings:
         }
         for name, token in tokens.items():
             self.write(name, mesh_service.secret_value(token))
+        self.set_intention("allow")
+
+    def set_intention(self, action: str) -> None:
+        """Say whether the service may call itself, as its definition has it."""
+        requests.put(
+            f"{self.consul.address}/v1/connect/intentions/exact",
+            params={"source": mesh_service.SERVICE, "destination": mesh_service.SERVICE},
+            json={"Action": action},
+            headers={"X-Consul-Token": MANAGEMENT},
+            timeout=TIMEOUT_SECONDS,
+        ).raise_for_status()
 
     def write(self, name: str, value: str) -> None:
         """Write a secret's value."""
@@ -260,6 +271,24 @@ def test_the_app_answers_through_the_public_listener_of_envoy(running: Running) 
 
 def test_the_app_reaches_an_upstream_through_both_proxies(running: Running) -> None:
     assert requests.get(running.url(UPSTREAM_PORT), timeout=TIMEOUT_SECONDS).text == GREETING
+
+
+def test_an_intention_decides_who_may_come_in_while_the_task_runs(running: Running) -> None:
+    upstream = running.url(UPSTREAM_PORT)
+
+    def answered() -> bool:
+        # A proxy that may not let somebody in ends the connection.
+        with suppress(requests.ConnectionError):
+            return requests.get(upstream, timeout=TIMEOUT_SECONDS).text == GREETING
+        return False
+
+    assert answered()
+    try:
+        running.around.set_intention("deny")
+        until(lambda: not answered(), what="the proxy refuses", within=TIMEOUT_SECONDS)
+    finally:
+        running.around.set_intention("allow")
+    until(answered, what="the proxy lets it in", within=TIMEOUT_SECONDS)
 
 
 def test_the_service_and_its_proxy_are_in_the_catalog_under_the_ids_of_the_task(

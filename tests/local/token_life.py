@@ -21,7 +21,7 @@ from local.demo import DEMO_SYNTH_OPTIONS
 from local.deployment import Deployment, deployed_app
 from local.progress import Progress
 from local.tasks import LocalTasks
-from tests.local.leaks import capture_events, every_text, every_token
+from tests.local.leaks import capture_events, every_secret, every_text
 
 MESH = {names.MESH_TAG: "true"}
 # A minute takes a second, so that nobody waits for a grace period, or for the margin after which
@@ -218,7 +218,7 @@ class TokenLife:
 
     def leaks(self) -> dict[str, list[str]]:
         """Return where secrets are found that should be nowhere but in their stores."""
-        tokens = every_token(self.deployment, self.consul)
+        tokens = every_secret(self.deployment, self.consul)
         found = {
             place: [secret for secret, token in tokens.items() if token in text]
             for place, text in every_text(self.deployment).items()

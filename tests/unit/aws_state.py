@@ -93,6 +93,9 @@ class SecretsState:
                     value = json.loads(text)
                 except ValueError:
                     value = text
+                if isinstance(value, dict) and "private_key" in value:
+                    # In JSON the whole of it would look different: any line gives it away.
+                    yield from str(value["private_key"]).splitlines()[1:-2]
                 token = value.get("token") if isinstance(value, dict) else value
                 # Shorter texts could be anywhere by chance.
                 if isinstance(token, str) and len(token) > len("a short text"):

@@ -19,6 +19,7 @@ from moto.core.models import MockAWS
 
 from handlers.clients import aws, consul_connection
 from handlers.core import environment, names
+from local.cloud.kms import corrected_kms
 from local.cloud.secrets_manager import corrected_secrets_manager
 from local.consul import ConsulServer, EmbeddedConsul
 from local.consul.api import Flavour
@@ -31,8 +32,11 @@ from tests.unit.aws_state import (
     SecretsState,
     corrected_ecs,
 )
+from tests.unit.certificates import Certificates
 from tests.unit.consul_state import ConsulState
 from tests.unit.mesh_state import Clock, MeshState
+from tests.unit.snapshot_state import BUCKET, SnapshotsState
+from tests.unit.snapshot_state import PREFIX as SNAPSHOT_PREFIX
 from tests.unit.steps import Steps
 
 FLAVOURS: tuple[Flavour, ...] = ("1.10", "current")
@@ -77,7 +81,7 @@ def new_process() -> Iterator[Callable[[], None]]:
 @pytest.fixture(scope="module")
 def _moto() -> Iterator[MockAWS]:
     """Takes a moment to start, and none to empty."""
-    with mock_aws() as mock, corrected_secrets_manager(), corrected_ecs():
+    with mock_aws() as mock, corrected_secrets_manager(), corrected_ecs(), corrected_kms():
         yield mock
 
 
@@ -94,6 +98,20 @@ def secrets(_aws: None) -> SecretsState:
 @pytest.fixture
 def ecs(_aws: None) -> EcsState:
     return EcsState(aws.client("ecs"))
+
+
+@pytest.fixture
+def snapshots(_aws: None, monkeypatch: pytest.MonkeyPatch) -> SnapshotsState:
+    """An empty bucket for snapshots."""
+    monkeypatch.setenv(environment.SNAPSHOT_BUCKET, BUCKET)
+    monkeypatch.setenv(environment.SNAPSHOT_PREFIX, SNAPSHOT_PREFIX)
+    return SnapshotsState(aws.client("s3"))
+
+
+@pytest.fixture
+def certificates(secrets: SecretsState) -> Certificates:
+    """A CA and a server without certificates."""
+    return Certificates(secrets, aws.client("kms"))
 
 
 # --- Consul --------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import requests
 
+from handlers.clients.consul import ConsulClient
 from local.consul import ConsulServer, EmbeddedConsul
 
 ACL_READ_RULES = 'acl = "read"'
@@ -27,6 +29,10 @@ class ConsulState:
         self._theirs: tuple[list[str], list[str]] = ([], [])
         if not self._is_embedded:
             self._theirs = self._accessor_ids(), self._policy_ids()
+            self._pairs = {
+                (each["SourceName"], each["DestinationName"])
+                for each in self.call("GET", "/v1/connect/intentions") or []
+            }
 
     @property
     def embedded(self) -> EmbeddedConsul:
@@ -41,6 +47,10 @@ class ConsulState:
                 self.call("DELETE", f"/v1/acl/token/{accessor_id}")
             for policy_id in set(self._policy_ids()) - set(policies):
                 self.call("DELETE", f"/v1/acl/policy/{policy_id}")
+            for each in self.call("GET", "/v1/connect/intentions") or []:
+                if (pair := (each["SourceName"], each["DestinationName"])) not in self._pairs:
+                    query = "source={}&destination={}".format(*pair)
+                    self.call("DELETE", f"/v1/connect/intentions/exact?{query}")
         self._session.close()
 
     def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> Any:
@@ -107,3 +117,10 @@ class ConsulState:
 
     def _policy_ids(self) -> list[str]:
         return [policy["ID"] for policy in self.call("GET", "/v1/acl/policies")]
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the client give up a request without a time-out of its own after 50 ms."""
+    defaults = ConsulClient._send.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "read_seconds", 0.05)

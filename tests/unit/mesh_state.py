@@ -33,7 +33,7 @@ CLIENT_POLICY = {
 CONTROLLER_POLICY = {
     "Name": "acme-consul-controller-policy",
     "Description": f"Consul Controller Token Policy for ECS\n{CLUSTER_LINE}",
-    "Rules": 'acl = "write"\n',
+    "Rules": ('acl = "write"\nservice_prefix "" {\n  policy = "read"\n  intentions = "write"\n}\n'),
 }
 CLIENT = {"token": "client"}
 CONTROLLER = {"token": "controller"}

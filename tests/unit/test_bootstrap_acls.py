@@ -32,6 +32,7 @@ from local.consul import EmbeddedConsul, Fault
 from local.consul.api import Flavour
 from tests.unit.aws_state import SecretsState, answering
 from tests.unit.conftest import FLAVOURS
+from tests.unit.consul_state import be_impatient
 from tests.unit.steps import Steps, at_the_same_time
 
 NAME = "acme/consul-bootstrap-token"
@@ -309,7 +310,7 @@ def test_a_slow_server_gets_the_time_it_needs(
     new_consul: NewConsul, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With the time-out of other calls, this one would give up before it is answered.
-    monkeypatch.setattr("handlers.clients.consul._READ_SECONDS", 0.05)
+    be_impatient(monkeypatch)
     new_consul.server.on_request = lambda method, _: Fault.delay(0.2) if method == "PUT" else None
     assert steps.run(bootstrap_acls, {}) == {"bootstrapped": True}
 

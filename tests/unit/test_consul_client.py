@@ -29,6 +29,7 @@ from handlers.core.errors import (
 )
 from local.consul import EmbeddedConsul, Fault
 from tests.unit.aws_state import SecretsState
+from tests.unit.consul_state import be_impatient
 from tests.unit.loopback import Answer, CertificateAuthority, LoopbackServer, Received
 from tests.unit.steps import Steps
 
@@ -598,12 +599,6 @@ def test_a_refused_connection_is_not_tried_again_here(steps: Steps) -> None:
     assert "Connection refused" in str(error)
     assert OWN_TOKEN not in "".join(steps.outputs)
     assert remote_calls.counted() == {"consul:PUT /v1/acl/token": 1}
-
-
-def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = ConsulClient._send.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "read_seconds", 0.05)
 
 
 def test_a_server_that_does_not_answer_is_given_up(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -120,6 +121,7 @@ def test_a_create_or_update_starts_the_run_and_leaves_the_answer_to_it(
                 "request_id": IDENTITY["RequestId"],
                 "logical_resource_id": "BootstrapOnDeploy",
                 "physical_resource_id": "BootstrapOnDeploy",
+                "request_type": kind,
             },
             "state_machine_arn": WORKFLOW,
             "input": {"a": 1},
@@ -219,6 +221,134 @@ def test_a_physical_id_is_kept_over_updates(
     steps.run(start_deployment_run, request(s3, "Update", PhysicalResourceId="first"))
     (state,) = inputs_of_executions(deployment_run).values()
     assert state["request"]["physical_resource_id"] == "first"
+
+
+# --- what a deletion undoes ----------------------------------------------------------------------
+
+UNDO = '{"a": 1, "remove": true}'
+UNDO_ID = "BootstrapOnDeploy-c35e48f4d5fe64be"
+
+
+def undoable(s3: LoopbackServer, kind: str, undo: str = UNDO, **changes: Any) -> dict[str, Any]:
+    """CloudFormation's request about a run that has something to undo."""
+    event = request(s3, kind, **changes)
+    event["ResourceProperties"]["OnDelete"] = undo
+    return event
+
+
+def test_a_deletion_runs_the_workflow_with_the_input_for_it_and_waits_for_nothing_else(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, log: Log
+) -> None:
+    event = undoable(s3, "Delete", PhysicalResourceId="the-one-from-create")
+
+    assert steps.run(start_deployment_run, event) == {"started": True}
+
+    (state,) = inputs_of_executions(deployment_run).values()
+    assert state["state_machine_arn"] == WORKFLOW
+    assert state["input"] == {"a": 1, "remove": True}
+    assert state["settle_seconds"] == 0
+    assert state["request"]["physical_resource_id"] == "the-one-from-create"
+    assert state["request"]["request_type"] == "Delete"
+    assert s3.requests == []
+    assert_the_url_stayed_inside(steps, log)
+
+
+@pytest.mark.parametrize("kind", ["Create", "Update"])
+def test_what_is_to_be_undone_names_the_resource(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, kind: str
+) -> None:
+    # So that CloudFormation deletes the previous resource, with the properties that it had.
+    event = undoable(s3, kind, **({"PhysicalResourceId": "previous"} if kind == "Update" else {}))
+
+    steps.run(start_deployment_run, event)
+
+    (state,) = inputs_of_executions(deployment_run).values()
+    assert state["input"] == {"a": 1}
+    assert state["request"]["physical_resource_id"] == UNDO_ID
+
+
+def test_another_input_with_the_same_to_be_undone_is_the_same_resource(
+    deployment_run: str, s3: LoopbackServer, steps: Steps
+) -> None:
+    for number, given in enumerate(('{"a": 1}', '{"a": 2}')):
+        event = undoable(s3, "Update", PhysicalResourceId=UNDO_ID, RequestId=f"r-{number}")
+        event["ResourceProperties"]["Input"] = given
+        steps.run(start_deployment_run, event)
+
+    states = inputs_of_executions(deployment_run).values()
+    assert {state["request"]["physical_resource_id"] for state in states} == {UNDO_ID}
+
+
+def test_an_update_that_is_undone_goes_back_to_the_resource_that_was(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The failed update had made another one: CloudFormation deletes that, and keeps this.
+    stack_is(monkeypatch, "UPDATE_ROLLBACK_IN_PROGRESS")
+
+    event = undoable(s3, "Update", PhysicalResourceId="of the failed update")
+
+    assert steps.run(start_deployment_run, event) == {"started": False}
+    assert answers(s3) == [
+        {"Status": "SUCCESS", "Reason": "", **ANSWERED, "PhysicalResourceId": UNDO_ID}
+    ]
+    assert inputs_of_executions(deployment_run) == {}
+
+
+@pytest.mark.parametrize("status", ["UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+                                    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+                                    "ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS"])  # fmt: skip
+def test_whatever_the_stack_is_at_a_deletion_undoes(
+    deployment_run: str,
+    s3: LoopbackServer,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+) -> None:
+    stack_is(monkeypatch, status)
+    event = undoable(s3, "Delete", PhysicalResourceId=UNDO_ID)
+
+    assert steps.run(start_deployment_run, event) == {"started": True}
+
+    assert len(inputs_of_executions(deployment_run)) == 1
+
+
+HOW_TO_GO_ON = (
+    " Put that right and delete the stack again. Or give up what the workflow was to remove, once "
+    "the stack is DELETE_FAILED: aws cloudformation delete-stack --stack-name "
+    f"{IDENTITY['StackId']} --retain-resources BootstrapOnDeploy"
+)
+
+
+def test_a_deletion_whose_run_cannot_be_started_says_how_to_go_on(
+    deployment_run: str, s3: LoopbackServer, steps: Steps
+) -> None:
+    del deployment_run
+    event = undoable(s3, "Delete", PhysicalResourceId=UNDO_ID)
+
+    with answering(
+        aws.client("stepfunctions"), "StartExecution", status=400, code="AccessDeniedException"
+    ):
+        assert steps.run(start_deployment_run, event) == {"started": False}
+
+    (answer,) = answers(s3)
+    assert answer["Status"] == "FAILED"
+    assert answer["PhysicalResourceId"] == UNDO_ID
+    assert answer["Reason"] == (
+        f"AwsAccessDenied: Starting the workflow DeploymentRun: As ordered.{HOW_TO_GO_ON}"
+    )
+
+
+@pytest.mark.parametrize("undo", [7, None, ["x"]])
+def test_what_is_to_be_undone_has_to_be_a_text(
+    deployment_run: str, s3: LoopbackServer, steps: Steps, undo: Any
+) -> None:
+    event = undoable(s3, "Delete", undo, PhysicalResourceId="p")
+
+    assert steps.run(start_deployment_run, event) == {"started": False}
+
+    (answer,) = answers(s3)
+    assert answer["Status"] == ("SUCCESS" if undo is None else "FAILED")
+    assert inputs_of_executions(deployment_run) == {}
 
 
 @pytest.mark.parametrize(
@@ -364,6 +494,32 @@ def test_an_endless_reason_still_fits_into_an_answer(s3: LoopbackServer, steps: 
     assert json.loads(received.body)["Status"] == "FAILED"
 
 
+@pytest.mark.parametrize("length", [10, 5000])
+def test_a_deletion_that_failed_is_answered_with_how_to_go_on(
+    s3: LoopbackServer, steps: Steps, length: int
+) -> None:
+    deletion = CustomResourceRequest.from_event(request(s3, "Delete", PhysicalResourceId="p"))
+    state = {"request": deletion.to_state(), "failure": {"Error": "E", "Cause": "é" * length}}
+
+    steps.run(answer_cloudformation, state)
+
+    (answer,) = answers(s3)
+    assert answer["Status"] == "FAILED"
+    assert answer["Reason"].startswith("E: ééé")
+    assert answer["Reason"].endswith(HOW_TO_GO_ON)
+    assert len(answer["Reason"]) <= 1000
+
+
+def test_a_deletion_that_succeeded_needs_no_reason(s3: LoopbackServer, steps: Steps) -> None:
+    deletion = CustomResourceRequest.from_event(request(s3, "Delete", PhysicalResourceId="p"))
+
+    steps.run(answer_cloudformation, {"request": deletion.to_state()})
+
+    assert answers(s3) == [
+        {"Status": "SUCCESS", "Reason": "", **ANSWERED, "PhysicalResourceId": "p"}
+    ]
+
+
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_an_answer_that_is_refused_is_worth_another_try(
     steps: Steps, log: Log, status: int
@@ -391,6 +547,10 @@ def test_the_url_is_not_shown_by_accident(s3: LoopbackServer) -> None:
 def test_a_request_survives_the_workflow(s3: LoopbackServer) -> None:
     made = CustomResourceRequest.from_event(request(s3, PhysicalResourceId="p"))
     assert CustomResourceRequest.from_state(json.loads(json.dumps(made.to_state()))) == made
+    # Of an execution that began before the type was told.
+    earlier = made.to_state()
+    del earlier["request_type"]
+    assert CustomResourceRequest.from_state(earlier) == replace(made, request_type="")
     incomplete = made.to_state()
     del incomplete["stack_id"]
     with pytest.raises(InvalidStepInput, match='needs "stack_id", a string'):

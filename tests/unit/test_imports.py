@@ -20,7 +20,7 @@ NEVER = {
     "aws_cdk", "constructs", "jsii", "pydantic", "yaml",
     "settings", "workflows", "infrastructure", "local", "tests",
 }  # fmt: skip
-HEAVY = {"boto3", "requests"}
+HEAVY = {"boto3", "pyasn1", "requests"}
 
 # What each handler has loaded before its first invocation.
 LOADS = {
@@ -30,19 +30,25 @@ LOADS = {
     "check_consul": {"requests"},
     "check_redeployments": {"boto3"},
     "check_tags": {"boto3"},
+    "choose_secret": {"boto3"},
     "create_policy": {"requests"},
     "create_token": {"boto3", "requests"},
     "delete_unused": {"boto3", "requests"},
     "find_drift": {"boto3", "requests"},
+    "issue_ca_certificate": {"boto3", "pyasn1"},
+    "issue_server_certificate": {"boto3", "pyasn1"},
     "plan_rotation": {"requests"},
     "prove_token": {"boto3", "requests"},
     "publish_secret": {"boto3"},
     "redeploy_service": {"boto3"},
     "report_reconciliation": set(),
     "report_rotation": set(),
+    "restore_snapshot": {"boto3", "requests"},
     "retire_tokens": {"boto3", "requests"},
+    "save_snapshot": {"boto3", "requests"},
     "start_deployment_run": {"boto3"},
     "store_secret": {"boto3"},
+    "write_intention": {"requests"},
 }
 
 

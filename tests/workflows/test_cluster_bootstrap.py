@@ -122,7 +122,10 @@ def test_the_policies_are_marked_as_ours_and_the_anonymous_one_is_shared(engine:
             "policy": {
                 "name": "consul-consul-controller-policy",
                 "description": f"Consul Controller Token Policy for ECS{CLUSTER_LINE}",
-                "rules": 'acl = "write"\n',
+                "rules": (
+                    'acl = "write"\n'
+                    'service_prefix "" {\n  policy = "read"\n  intentions = "write"\n}\n'
+                ),
             },
         },
         {

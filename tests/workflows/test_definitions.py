@@ -16,8 +16,14 @@ from tests.synthesized import Deployed
 from tests.workflows.asl import State, catches, graph, reachable, states
 
 WORKFLOWS = [
-    *("ClusterBootstrap", "DeploymentRun", "Reconciliation", "TaskProvisioning", "TokenRotation")
+    *("ClusterBootstrap", "DeploymentRun", "Reconciliation", "ServiceIntention"),
+    *("TaskProvisioning", "TokenRotation"),
 ]
+
+# Those of a stack that makes its Consul servers itself.
+SERVED_WORKFLOWS = sorted([*WORKFLOWS, "CertificateRenewal", "ServerSnapshot", "SnapshotRestore"])
+STACKS = dict.fromkeys(("minimal", "everything", "vpc_only"), WORKFLOWS)
+STACKS |= {"served": SERVED_WORKFLOWS}
 
 # Errors of Lambda and Step Functions that a repetition may get around. From the Step Functions
 # developer guide, "Handling transient Lambda service exceptions" and "Error handling"; the limits
@@ -57,6 +63,8 @@ NOT_RETRIED = {
     ("Reconciliation", "Continue in a new execution"),
     ("Reconciliation", "Provision services one by one"),
     ("Reconciliation", "Put back one by one"),
+    ("SnapshotRestore", "Run ClusterBootstrap"),
+    ("SnapshotRestore", "Start Reconciliation"),
     ("TokenRotation", "Continue in a new execution"),
     ("TokenRotation", "Rotate the service"),
 }
@@ -83,10 +91,24 @@ PERMANENT = subclasses(errors.Permanent)
 PASSING = RETRYABLE | PASSING_PLATFORM_ERRORS
 
 
-@pytest.fixture(params=WORKFLOWS)
-def workflow(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+@pytest.fixture(
+    params=[(stack, workflow) for stack, workflows in STACKS.items() for workflow in workflows],
+    ids="-".join,
+)
+def stack_and_workflow(request: pytest.FixtureRequest) -> tuple[str, str]:
+    pair: tuple[str, str] = request.param
+    return pair
+
+
+@pytest.fixture
+def deployed(request: pytest.FixtureRequest, stack_and_workflow: tuple[str, str]) -> Deployed:
+    stack: Deployed = request.getfixturevalue(stack_and_workflow[0])
+    return stack
+
+
+@pytest.fixture
+def workflow(stack_and_workflow: tuple[str, str]) -> str:
+    return stack_and_workflow[1]
 
 
 @pytest.fixture
@@ -98,8 +120,11 @@ def tasks(definition: State) -> dict[str, State]:
     return states(definition, "Task")
 
 
-def test_these_are_all_workflows(deployed: Deployed) -> None:
-    assert sorted(deployed.of_type("AWS::StepFunctions::StateMachine")) == WORKFLOWS
+@pytest.mark.parametrize("stack", STACKS)
+def test_these_are_all_workflows(request: pytest.FixtureRequest, stack: str) -> None:
+    found = request.getfixturevalue(stack).of_type("AWS::StepFunctions::StateMachine")
+
+    assert sorted(found) == STACKS[stack]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -229,6 +254,32 @@ Wait for the deployments -> Check redeployments
 Rotated -> succeeds
 Old token kept -> succeeds"""
 
+SERVICE_INTENTION = """\
+start -> Write the intention
+Write the intention -> Consul has it
+Consul has it -> succeeds"""
+
+CERTIFICATE_RENEWAL = """\
+start -> Choose a gossip key
+Choose a gossip key -> Make sure of the CA
+Make sure of the CA -> Make sure of the certificate of consul-server-1
+Make sure of the certificate of consul-server-1 -> Make sure of the certificate of consul-server-2
+Make sure of the certificate of consul-server-2 -> Make sure of the certificate of consul-server-3
+Make sure of the certificate of consul-server-3 -> All valid
+All valid -> succeeds"""
+
+SERVER_SNAPSHOT = """\
+start -> Take snapshot
+Take snapshot -> Snapshot taken
+Snapshot taken -> succeeds"""
+
+SNAPSHOT_RESTORE = """\
+start -> Restore snapshot
+Restore snapshot -> Run ClusterBootstrap
+Run ClusterBootstrap -> Start Reconciliation
+Start Reconciliation -> Snapshot restored
+Snapshot restored -> succeeds"""
+
 ABANDONED_ROTATION = """\
 start -> Abandon rotation
 Abandon rotation -> Was it published after all?
@@ -248,12 +299,62 @@ Not rotated -> fails
         ("DeploymentRun", DEPLOYMENT_RUN),
         ("Reconciliation", RECONCILIATION),
         ("TokenRotation", TOKEN_ROTATION),
+        ("ServiceIntention", SERVICE_INTENTION),
     ],
 )
 def test_a_workflow_goes_the_way_that_the_architecture_draws(
     minimal: Deployed, name: str, expected: str
 ) -> None:
     assert graph(minimal.definition(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CertificateRenewal", CERTIFICATE_RENEWAL),
+        ("ServerSnapshot", SERVER_SNAPSHOT),
+        ("SnapshotRestore", SNAPSHOT_RESTORE),
+    ],
+)
+def test_there_are_workflows_for_servers_that_the_same_app_makes(
+    served: Deployed, name: str, expected: str
+) -> None:
+    assert graph(served.definition(name)) == expected
+
+
+def test_for_them_clusterbootstrap_begins_with_their_secrets_and_ends_with_their_token(
+    served: Deployed,
+) -> None:
+    secrets = CERTIFICATE_RENEWAL.replace("All valid\nAll valid -> succeeds", "Wait for Consul\n")
+    ours = CLUSTER_BOOTSTRAP.removeprefix("start -> Wait for Consul\n").replace(
+        """\
+Create client policy -> Create anonymous policy
+Create anonymous policy -> Store controller secret
+""",
+        """\
+Create client policy -> Create anonymous policy
+Create anonymous policy -> Create server policy
+Create server policy -> Store controller secret
+""",
+    )
+    ours = ours.partition("Is the client secret public? [$")[0]
+
+    assert graph(served.definition("ClusterBootstrap")) == (
+        secrets
+        + ours
+        + """\
+Is the client secret public? [$.client.secret.public BooleanEquals true or \
+$.client.token.change StringEquals superseded] -> Store server secret
+Is the client secret public? [else] -> Publish client secret
+Store server secret -> Create server token
+Publish client secret -> Store server secret
+Create server token -> Is the server secret public?
+Is the server secret public? [$.server.secret.public BooleanEquals true or \
+$.server.token.change StringEquals superseded] -> Cluster ready
+Is the server secret public? [else] -> Publish server secret
+Cluster ready -> succeeds
+Publish server secret -> Cluster ready"""
+    )
 
 
 def test_without_an_anonymous_policy_no_state_makes_one(everything: Deployed) -> None:
@@ -289,6 +390,7 @@ def test_other_settings_change_no_way(everything: Deployed, vpc_only: Deployed) 
         assert graph(deployed.definition("TaskProvisioning")) == TASK_PROVISIONING
         assert graph(deployed.definition("DeploymentRun")) == DEPLOYMENT_RUN
         assert graph(deployed.definition("Reconciliation")) == RECONCILIATION
+        assert graph(deployed.definition("ServiceIntention")) == SERVICE_INTENTION
     assert graph(vpc_only.definition("TokenRotation")) == TOKEN_ROTATION
 
 
@@ -320,6 +422,7 @@ _INPUT_IS_WRONG = {
     *("InvalidEvent", "InvalidServiceName", "SecretNameCollision", "UnsupportedTenancy")
 }
 _UNDONE = [({"States.ALL"}, "Abandon rotation")]
+_NOT_FINISHED = [({"States.ALL"}, "Restored but not finished")]
 _BOTH_ALIVE = [({"States.ALL"}, "Both tokens are alive")]
 
 ENDS: dict[tuple[str, str], list[tuple[set[str], str]]] = {
@@ -332,6 +435,16 @@ ENDS: dict[tuple[str, str], list[tuple[set[str], str]]] = {
     ("DeploymentRun", "Report failure"): _UNANSWERED,
     ("Reconciliation", "Find drift"): [(_INPUT_IS_WRONG, "The input is wrong"), *_USUAL_ENDS],
     ("Reconciliation", "Continue in a new execution"): [({"States.ALL"}, "Failed unexpectedly")],
+    ("ServiceIntention", "Write the intention"): [
+        (_INPUT_IS_WRONG, "The input is wrong"),
+        *_USUAL_ENDS,
+    ],
+    ("SnapshotRestore", "Restore snapshot"): [
+        (_INPUT_IS_WRONG, "The input is wrong"),
+        *_USUAL_ENDS,
+    ],
+    ("SnapshotRestore", "Run ClusterBootstrap"): _NOT_FINISHED,
+    ("SnapshotRestore", "Start Reconciliation"): _NOT_FINISHED,
     ("TokenRotation", "Plan rotation"): [(_INPUT_IS_WRONG, "The input is wrong"), *_USUAL_ENDS],
     ("TokenRotation", "Continue in a new execution"): [({"States.ALL"}, "Failed unexpectedly")],
     ("TokenRotation", "Create token"): _UNDONE,
@@ -381,6 +494,7 @@ _OWN_ERRORS = {
     "CloudFormation got no answer": ("CloudFormationNotAnswered", "$.failure"),
     "Failed unexpectedly": ("UnexpectedFailure", "$.failure"),
     "Not rotated": ("RotationFailed", "$.failure"),
+    "Restored but not finished": ("RestoreNotFinished", "$.failure"),
     "Redeployment takes too long": ("RedeploymentTimeout", "$.check"),
     "Some services were not rotated": ("ServicesNotRotated", "$.report"),
     "The deployment fails": ("WorkflowFailed", "$.failure"),
@@ -537,7 +651,9 @@ def test_every_state_says_what_it_is_for(definition: State) -> None:
 
 def test_names_of_states_are_sentences_that_the_console_can_show(definition: State) -> None:
     for name, state in states(definition).items():
-        assert re.fullmatch(r"[A-Z][A-Za-z ]{3,79}\??", name), name
+        in_words = re.sub(r" consul-server-\d$", "", name)  # the name of a server
+        assert re.fullmatch(r"[A-Z][A-Za-z ]{3,79}\??", in_words), name
+        assert len(name) <= 80, name
         assert ("?" in name) == (state["Type"] == "Choice"), name
 
 

@@ -1,9 +1,11 @@
 """``consul agent``: a client agent without gossip.
 
 A client agent keeps the services of its task, and passes everything that concerns ACLs and the
-catalog on to the servers. This one passes all requests on to one server, whose own agent keeps the
-services. They get the task's address where they have none, which a real server would take from the
-node. It takes part in no gossip, resolves no DNS, probes no checks, and has no cache.
+catalog on to the servers. This one passes all requests on to the HTTP API of one server, whose own
+agent keeps the services. They get the task's address where they have none, which a real server
+would take from the node. With TLS it asks for what a real one asks for: a certificate of its CA,
+and of a server of its datacenter. It takes part in no gossip, resolves no DNS, probes no checks,
+and has no cache.
 
 Other than a real one it ends when the server refuses its token: a real agent goes on and is of no
 use, which a test would have to find in its log.
@@ -15,6 +17,8 @@ import email.utils
 import http.client
 import json
 import signal
+import socket
+import ssl
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,13 +28,17 @@ from socketserver import BaseRequestHandler, TCPServer, ThreadingTCPServer
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from local.task.stand_in import discovery
 from local.task.stand_in.config import ConfigError, read_config
 from local.task.stand_in.flags import FlagError, parse_flags
 
 _DEFAULT_HTTP_PORT = 8500
+_DEFAULT_HTTPS_PORT = 8501
 _TIMEOUT_SECONDS = 10.0
 _RETRY_JOIN_SECONDS = 0.2  # a real agent waits 30 s
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL
 _OK = 200
+_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _NO_ANSWER = (OSError, http.client.HTTPException)
 _REGISTER = "/v1/agent/service/register"
 _DEREGISTER = "/v1/agent/service/deregister/"
@@ -38,18 +46,29 @@ _DEREGISTER = "/v1/agent/service/deregister/"
 _PASSED_ON = ("X-Consul-Token", "Authorization", "Content-Type", "User-Agent", "X-Consul-Namespace")
 
 
-def run_agent(flags: Sequence[str], server: str) -> int:
+def run_agent(flags: Sequence[str], server: str, hosts_file: str, *, ignore_dates: bool) -> int:
     """Run until SIGTERM or SIGINT, and return the exit status."""
     try:
-        config_file = parse_flags(flags, texts=frozenset({"config-file"}))["config-file"]
-        config = read_config(Path(config_file).read_text(encoding="utf-8"))
+        config = _config(flags)
+        if config.get("server"):
+            from local.task.stand_in.server import run_server  # noqa: PLC0415 - only a server does
+
+            return run_server(config)
+        agent = Agent(config, server, hosts_file, ignore_dates=ignore_dates)
     except (FlagError, KeyError, OSError, ConfigError) as error:
         print(f"==> {error}", file=sys.stderr)
         return 1
-    agent = Agent(config, server)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.ended.set())
     return agent.run()
+
+
+def _config(flags: Sequence[str]) -> dict[str, Any]:
+    given = parse_flags(flags, texts=frozenset({"config-dir", "config-file"}))
+    files = [Path(given["config-file"])] if "config-file" in given else []
+    if "config-dir" in given:
+        files += sorted(Path(given["config-dir"]).glob("*.json"))
+    return read_config(*(file.read_text(encoding="utf-8") for file in files))
 
 
 class Agent:
@@ -60,13 +79,26 @@ class Agent:
     config
         Its configuration, checked.
     server
-        The HTTP address of its server.
+        The HTTP address of its server; empty for the first that it is to join.
+    hosts_file
+        Has the addresses of names, as ``/etc/hosts``; empty if there is none.
+    ignore_dates
+        Whether certificates are taken whatever their dates.
     """
 
-    def __init__(self, config: Mapping[str, Any], server: str) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], server: str, hosts_file: str, *, ignore_dates: bool
+    ) -> None:
         self.ended = threading.Event()
         self._config = config
         self._server = urlsplit(server).netloc
+        self._hosts_file = hosts_file
+        self._tls: ssl.SSLContext | None = None
+        if config.get("ca_file"):
+            self._tls = ssl.create_default_context(cafile=config["ca_file"])
+            self._tls.check_hostname = bool(config.get("verify_server_hostname"))
+            if ignore_dates:
+                self._tls.verify_flags |= _NO_CHECK_TIME
         self._registered: dict[str, str] = {}
         self._lock = threading.Lock()
         self._refused = False
@@ -136,13 +168,43 @@ class Agent:
         OSError, http.client.HTTPException
             There is no answer.
         """
-        connection = http.client.HTTPConnection(self._server, timeout=_TIMEOUT_SECONDS)
+        connection = self._connection()
         try:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._server:
+            return http.client.HTTPConnection(self._server, timeout=_TIMEOUT_SECONDS)
+        # Looked up each time: a server that is replaced has another address.
+        host = _address(self._config["retry_join"][0], self._hosts_file)
+        if self._tls is None:
+            where = f"{host}:{_DEFAULT_HTTP_PORT}"
+            return http.client.HTTPConnection(where, timeout=_TIMEOUT_SECONDS)
+        datacenter = self._config.get("datacenter", "dc1")
+        return _ServerConnection(host, f"server.{datacenter}.consul", self._tls)
+
+    def discover(self, path: str, request: bytes) -> bytes:
+        """Answer a proxy that asks where its upstreams are, or who may come in.
+
+        Raises
+        ------
+        OSError, http.client.HTTPException
+            The server does not answer, or not with what there has to be.
+        """
+        token = self._config.get("acl", {}).get("tokens", {}).get("agent", "")
+
+        def get(path: str) -> tuple[Any, Mapping[str, str]]:
+            status, headers, text = self.forward("GET", path, {"X-Consul-Token": token}, b"")
+            if status != _OK:
+                raise OSError(f"GET {path}: {status}")
+            return json.loads(text), headers
+
+        host = self._config.get("client_addr", "127.0.0.1")
+        return discovery.answer(path, request, get, host)
 
     def complete(self, path: str, body: bytes) -> bytes:
         """Give a service that is to be registered the task's address, if it has none."""
@@ -161,6 +223,32 @@ class Agent:
                 self._registered[str(service.get("ID") or service.get("Name"))] = token
             elif path.startswith(_DEREGISTER):
                 self._registered.pop(unquote(path.removeprefix(_DEREGISTER)), None)
+
+
+class _ServerConnection(http.client.HTTPSConnection):
+    """A connection to a server, which shows a certificate for its kind, not for its address."""
+
+    def __init__(self, host: str, name: str, context: ssl.SSLContext) -> None:
+        super().__init__(host, _DEFAULT_HTTPS_PORT, timeout=_TIMEOUT_SECONDS, context=context)
+        self._name = name
+        self._tls = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        try:
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self._name)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def _address(host: str, hosts_file: str) -> str:
+    if hosts_file:
+        for line in Path(hosts_file).read_text(encoding="utf-8").splitlines():
+            address, name = line.split()
+            if name == host:
+                return address
+    return host
 
 
 class _Server(ThreadingHTTPServer):
@@ -194,8 +282,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         headers = {name: self.headers[name] for name in _PASSED_ON if name in self.headers}
         completed = agent.complete(self.path, body)
+        answered: Mapping[str, str]
         try:
-            status, answered, text = agent.forward(self.command, self.path, headers, completed)
+            if self.path in discovery.PATHS:
+                status, answered, text = _OK, _JSON, agent.discover(self.path, body)
+            else:
+                status, answered, text = agent.forward(self.command, self.path, headers, completed)
         except _NO_ANSWER:
             status, answered, text = 500, {}, b"No known Consul servers"
         if status == _OK and self.command == "PUT":

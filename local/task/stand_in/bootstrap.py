@@ -1,9 +1,9 @@
 """``consul connect envoy -bootstrap``: asks the agent for the proxy, and prints what Envoy reads.
 
 The configuration is one that a real Consul 1.10.1 has printed, with the proxy's name, the agent's
-address and the token put in. It differs in two points, because no one serves xDS here, from which
-Envoy gets its listeners: what a real agent would send is in the file, as plain TCP without mTLS
-and intentions; and Envoy does not wait for more.
+address and the token put in. It differs in what a real agent would send by gRPC: where the proxy
+listens for its upstreams is in the file, as plain TCP without mTLS; the rest Envoy asks the agent
+for, by REST (see discovery.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from local.task.stand_in import discovery
 from local.task.stand_in.flags import FlagError, parse_flags
 
 _RECORDED = Path(__file__).with_name("envoy-bootstrap-1.10.1.json")
@@ -24,7 +25,7 @@ _TIMEOUT_SECONDS = 10.0
 _OK = 200
 _DEFAULT_HTTP = "127.0.0.1:8500"
 _DEFAULT_GRPC = "127.0.0.1:8502"
-_NO_WAIT = "0.050s"  # zero would be for ever
+_AGENT_HTTP = "local_agent_http"
 
 
 class BootstrapError(Exception):
@@ -55,7 +56,7 @@ def _bootstrap(given: Mapping[str, str], environment: Mapping[str, str]) -> dict
     service = proxy["Proxy"]["DestinationServiceName"]
     config: dict[str, Any] = json.loads(_RECORDED.read_text(encoding="utf-8"))
     admin, _, admin_port = given.get("admin-bind", f"{agent.host}:19000").rpartition(":")
-    config["admin"]["address"] = _address(admin, int(admin_port))
+    config["admin"]["address"] = discovery.address(admin, int(admin_port))
     config["node"] |= {"id": proxy_id, "cluster": service}
     for tag in config["stats_config"]["stats_tags"]:
         if tag["tag_name"] in {"local_cluster", "consul.source.service"}:
@@ -64,64 +65,51 @@ def _bootstrap(given: Mapping[str, str], environment: Mapping[str, str]) -> dict
     services = dynamic["ads_config"]["grpc_services"]
     services["initial_metadata"] = [{"key": "x-consul-token", "value": agent.token}]
     for resource in ("lds_config", "cds_config"):
-        dynamic[resource]["initial_fetch_timeout"] = _NO_WAIT
+        dynamic[resource] = {
+            "resource_api_version": "V3",
+            "api_config_source": {
+                "api_type": "REST",
+                "transport_api_version": "V3",
+                "cluster_names": [_AGENT_HTTP],
+                "refresh_delay": f"{discovery.REFRESH_SECONDS}s",
+            },
+        }
     host, _, port = grpc.removeprefix("http://").rpartition(":")
     (local_agent,) = config["static_resources"]["clusters"]
     endpoint = local_agent["loadAssignment"]["endpoints"][0]["lbEndpoints"][0]["endpoint"]
-    endpoint["address"] = _address(host, int(port))
+    endpoint["address"] = discovery.address(host, int(port))
     _add_static(config["static_resources"], proxy, agent)
     return config
 
 
 def _add_static(resources: dict[str, Any], proxy: Mapping[str, Any], agent: _Agent) -> None:
-    """Add what a real agent would send: a way in, and a way to each upstream."""
+    """Add what does not change: the agent, the application, and where upstreams are asked for."""
     details = proxy["Proxy"]
     listeners: list[dict[str, Any]] = []
     resources["listeners"] = listeners
+    resources["clusters"].append(discovery.cluster(_AGENT_HTTP, [(agent.host, agent.port)]))
     if details.get("LocalServicePort"):
         local = agent.here(details.get("LocalServiceAddress") or "127.0.0.1")
-        resources["clusters"].append(_cluster("local_app", [(local, details["LocalServicePort"])]))
-        way_in = _listener("public_listener", agent.host, proxy["Port"], "local_app")
-        listeners.append(way_in)
-    for upstream in details.get("Upstreams") or []:
-        name, port = upstream["DestinationName"], upstream["LocalBindPort"]
-        found = agent.get(f"/v1/catalog/service/{quote(name, safe='')}-sidecar-proxy")
-        targets = [(one["ServiceAddress"] or one["Address"], one["ServicePort"]) for one in found]
-        resources["clusters"].append(_cluster(f"upstream_{name}_{port}", targets))
-        where = agent.here(upstream.get("LocalBindAddress") or "127.0.0.1")
-        listeners.append(
-            _listener(f"upstream_{name}_{port}", where, port, f"upstream_{name}_{port}")
+        resources["clusters"].append(
+            discovery.cluster("local_app", [(local, details["LocalServicePort"])])
         )
+    for upstream in details.get("Upstreams") or []:
+        name = discovery.upstream_name(upstream)
+        where = agent.here(upstream.get("LocalBindAddress") or "127.0.0.1")
+        listeners.append(_listener(name, where, upstream["LocalBindPort"]))
 
 
-def _listener(name: str, host: str, port: int, cluster: str) -> dict[str, Any]:
+def _listener(name: str, host: str, port: int) -> dict[str, Any]:
     kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
     tcp_proxy = {
         "name": "envoy.filters.network.tcp_proxy",
-        "typed_config": {"@type": kind, "stat_prefix": name, "cluster": cluster},
+        "typed_config": {"@type": kind, "stat_prefix": name, "cluster": name},
     }
     return {
         "name": f"{name}:{host}:{port}",
-        "address": _address(host, port),
+        "address": discovery.address(host, port),
         "filter_chains": [{"filters": [tcp_proxy]}],
     }
-
-
-def _cluster(name: str, targets: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    endpoints = [{"endpoint": {"address": _address(host, port)}} for host, port in targets]
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": endpoints}] if endpoints else [],
-        },
-    }
-
-
-def _address(host: str, port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": host, "port_value": port}}
 
 
 class _Agent:
@@ -131,7 +119,7 @@ class _Agent:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         self.host = parts.hostname or "127.0.0.1"
         self.token = token
-        self._port = parts.port or 8500
+        self.port = parts.port or 8500
 
     def here(self, address: str) -> str:
         """Return where the task is, if an address means the task itself."""
@@ -146,7 +134,7 @@ class _Agent:
             There is no answer, or another one than 200.
         """
         what = "failed fetch proxy config from local agent"
-        connection = http.client.HTTPConnection(self.host, self._port, timeout=_TIMEOUT_SECONDS)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request("GET", path, headers={"X-Consul-Token": self.token})
             answer = connection.getresponse()
