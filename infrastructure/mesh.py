@@ -22,13 +22,12 @@ from handlers.core import names
 from infrastructure.acl_controller import AclController
 from infrastructure.consul_client import ConsulClient
 from infrastructure.consul_servers import ConsulServers
+from infrastructure.server_config import RPC_PORT, SERF_PORT
 
 CONSUL_IMAGE = "public.ecr.aws/hashicorp/consul:1.21.5"
 # Consul 1.21 supports Envoy 1.31 to 1.34.
 ENVOY_IMAGE = "docker.io/envoyproxy/envoy:v1.34.10"
 
-RPC_PORT = 8300
-SERF_PORT = 8301
 # Where Consul puts Envoy's administration, and an image other than ours leaves it.
 MESH_PORTS = layout.AGENT_PORTS | {19000}
 

@@ -54,10 +54,13 @@ done
 systemctl daemon-reload
 systemctl enable --now consul.service consul-dns.service consul-secrets.timer
 
-if [[ $had_data == yes ]]; then
+# Servers have a token once there is a cluster, so one that comes with a blank volume, in another
+# zone, is waited for, too.
+if [[ $had_data == yes ]] ||
+    jq --exit-status .acl.tokens.agent /etc/consul.d/secrets.json > /dev/null; then
     bash ./wait_until_healthy.sh
 else
     # The first servers can only become healthy together.
-    echo "$NODE_NAME starts without any data: nothing waits for it."
+    echo "$NODE_NAME is one of the first servers: nothing waits for it."
 fi
 bash ./signal.sh SUCCESS

@@ -70,6 +70,8 @@ def state(**changes: Any) -> dict[str, Any]:
 
 
 BLANK = {"file_system": None, "data": False}
+# ClusterBootstrap, which makes the token, can only run when the first servers are there.
+NO_TOKEN_YET = {**SECRETS, "arn:token": None}
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def assert_no_leak(machine: Machine, *said: str) -> None:
 def test_a_first_machine_formats_its_volume_and_starts_consul_without_waiting_for_others(
     directory: Path,
 ) -> None:
-    machine = Machine(directory, **state(**BLANK, health=[None]))
+    machine = Machine(directory, **state(**BLANK, secrets=NO_TOKEN_YET, health=[None]))
 
     ended = machine.run("boot.sh")
 
@@ -122,8 +124,23 @@ def test_a_first_machine_formats_its_volume_and_starts_consul_without_waiting_fo
     ]
     assert signals(machine) == ["SUCCESS"]
     assert not [call for call in machine.called("curl") if "autopilot" in call]
-    assert "starts without any data" in ended.said
+    assert "consul-server-2 is one of the first servers" in ended.said
     assert_no_leak(machine, ended.said)
+
+
+def test_a_server_that_comes_to_the_cluster_with_a_blank_volume_is_waited_for_too(
+    directory: Path,
+) -> None:
+    catching_up = health(server(1), server(2, Voter=False), server(3))
+    machine = Machine(directory, **state(**BLANK, health=[catching_up, HEALTHY]))
+
+    ended = machine.run("boot.sh")
+
+    assert ended.code == 0, ended.said
+    assert len(machine.called("mkfs.xfs")) == 1
+    assert len([call for call in machine.calls if "autopilot" in str(call)]) == 2
+    assert "it has no vote" in ended.said
+    assert signals(machine) == ["SUCCESS"]
 
 
 def test_what_consul_reads_is_there_before_it_starts_and_is_for_nobody_else(
