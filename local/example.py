@@ -27,6 +27,7 @@ _CONSUL_SERVER = "consul-server"
 # Nothing is built: that would need Docker, and nothing is pulled here.
 _SYNTH_OPTIONS = ("-c", f"example={EXAMPLE}", "-c", "mesh_init_image=consul-ecs-mesh-init:local")
 _HTTP_PORT = 8500
+_SHORT = "/tmp"  # noqa: S108 - the folder in it has a random name
 
 
 def why_no_example(speed: float = 1) -> str | None:
@@ -127,8 +128,9 @@ def deployed_example(
 
     """
     with ExitStack() as stack:
-        # A short path: there are sockets in it.
-        workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-")))
+        workdir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consul-on-ecs-")))
+        # There are sockets in it, whose paths have to be short, whatever TMPDIR is.
+        tasks = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-", dir=_SHORT)))
         runners: list[LocalTaskRunner] = []
 
         @contextmanager
@@ -136,7 +138,7 @@ def deployed_example(
             with running_tasks(
                 client,
                 hosts_file,
-                workdir=workdir,
+                workdir=tasks,
                 check_interval=check_interval,
                 ignore_dates=speed != 1,
             ) as made:

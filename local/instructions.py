@@ -114,6 +114,6 @@ task=$(aws ecs list-tasks --cluster {cluster} --family {example.CLIENT} \\
   --query 'taskArns[0]' --output text)
 address=$(aws ecs describe-tasks --cluster {cluster} --tasks "$task" --output text \\
   --query '{address}')
-curl --silent --show-error --fail --noproxy '*' --retry 30 --retry-delay 1 --retry-all-errors \\
-  "http://$address:{_PUBLIC_LISTENER}/"
+curl --silent --show-error --fail --noproxy '*' --max-time 5 --retry 30 --retry-delay 1 \\
+  --retry-all-errors "http://$address:{_PUBLIC_LISTENER}/"
 """

@@ -48,6 +48,9 @@ UNROUTED = "(unknown path)"
 # Where the servers talk to each other; nothing listens there here.
 _RAFT_PORT = 8300
 
+# The service that every server is, in the catalog.
+_CONSUL = "consul"
+
 # Endpoints that a real Consul has and this one has not: better to say so than to say 404.
 _NOT_EMBEDDED = re.compile(
     r"/v1/("
@@ -200,6 +203,25 @@ class Api:
         """Where the servers are; none without a leader."""
         self._check_datacenter(call)
         return [self._raft_address] if self.state == "ready" else []
+
+    # Operator -----------------------------------------------------------------------------------
+
+    def raft_configuration(self, call: Call) -> dict[str, Any]:
+        """The servers of Raft: this one. Other than with most reads, there is no metadata."""
+        call.check_query_options()
+        self._check_datacenter(call)
+        self._check_leader()
+        if not self._authorizer_of(call.token).allows("read", "operator"):
+            raise PermissionDenied
+        server = {
+            "ID": self._catalog.node_id,
+            "Node": NODE_NAME,
+            "Address": self._raft_address,
+            "Leader": True,
+            "ProtocolVersion": "3",
+            "Voter": True,
+        }
+        return {"Servers": [server], "Index": 1}
 
     # ACL: bootstrap -----------------------------------------------------------------------------
 
@@ -595,7 +617,8 @@ class Api:
     def catalog_nodes(self, call: Call) -> list[dict[str, Any]]:
         """The nodes that the caller may read."""
         authorizer = self._catalog_query(call)
-        return [self._node()] if authorizer.allows("read", "node", NODE_NAME) else []
+        names = self._catalog.servers
+        return [self._node(name) for name in names if authorizer.allows("read", "node", name)]
 
     def catalog_services(self, call: Call) -> dict[str, list[str]]:
         """The names of the services that the caller may read, with all their tags."""
@@ -610,13 +633,28 @@ class Api:
         """The instances of a service, if the caller may read them."""
         authorizer = self._catalog_query(call)
         (name,) = call.args
+        servers = self._catalog.servers
         return [
-            rendering.catalog_service(
-                service, self._catalog.node_id, self._datacenter, synced=self._node_synced
-            )
+            rendering.catalog_service(service, node, self._datacenter, synced=self._node_synced)
             for service in self._all_services(authorizer)
             if service.name == name
+            # Every server has Consul's own service; all others are on this one's node.
+            for node in servers.items()
+            if name == _CONSUL or node[0] == NODE_NAME
         ]
+
+    def catalog_deregister(self, call: Call) -> Answer | bool:
+        """Remove a node from the catalog."""
+        fields = bodies.deregistration(call.body)
+        if fields.keys() & {"ServiceID", "CheckID"}:
+            return _not_embedded()
+        self._check_leader()
+        if not fields.get("Node"):
+            raise Invalid("Must provide node")
+        if fields.get("Datacenter", self._datacenter) != self._datacenter:
+            raise Invalid("No path to datacenter")
+        self._catalog.deregister_node(fields["Node"], self._authorizer_of(call.token))
+        return True
 
     def health_service(self, call: Call) -> list[dict[str, Any]]:
         """The instances of a service with their checks, all or (``?passing``) the healthy."""
@@ -672,9 +710,10 @@ class Api:
         # deny the catalog knows no more of the node than that it is there.
         return self._mode != "deny"
 
-    def _node(self) -> dict[str, Any]:
+    def _node(self, name: str = NODE_NAME) -> dict[str, Any]:
         return rendering.node(
-            self._catalog.node_id,
+            name,
+            self._catalog.servers[name],
             self._datacenter,
             self._catalog.node_index,
             synced=self._node_synced,
@@ -684,14 +723,14 @@ class Api:
         """The catalog's services and Consul's own, as far as the caller may read them."""
         services = self._catalog.services(authorizer)
         own = authorizer.allows("read", "node", NODE_NAME) and authorizer.allows(
-            "read", "service", "consul"
+            "read", "service", _CONSUL
         )
         return [self._consul_service(), *services] if own else services
 
     def _consul_service(self) -> Service:
         return Service(
-            id="consul",
-            name="consul",
+            id=_CONSUL,
+            name=_CONSUL,
             port=_RAFT_PORT,
             meta={
                 "non_voter": "false",
@@ -725,8 +764,12 @@ def _unrouted(path: str) -> Answer:
     if path == "/":
         return Answer.text(200, "Consul Agent")
     if _NOT_EMBEDDED.fullmatch(path):
-        return Answer.text(501, "The embedded Consul does not have this endpoint.")
+        return _not_embedded()
     return Answer(404)
+
+
+def _not_embedded() -> Answer:
+    return Answer.text(501, "The embedded Consul does not have this endpoint.")
 
 
 def _route(path: str, template: str = "", **handlers: _Handler) -> Route:
@@ -789,6 +832,8 @@ ROUTES = (
     _route("/v1/connect/intentions/check", GET=Api.intention_check),
     _route("/v1/connect/intentions/match", GET=Api.intention_match),
     _route("/v1/snapshot", GET=Api.snapshot_save, PUT=Api.snapshot_restore),
+    _route("/v1/operator/raft/configuration", GET=Api.raft_configuration),
+    _route("/v1/catalog/deregister", PUT=Api.catalog_deregister),
     _route("/v1/catalog/datacenters", GET=Api.catalog_datacenters),
     _route("/v1/catalog/nodes", GET=Api.catalog_nodes),
     _route("/v1/catalog/services", GET=Api.catalog_services),

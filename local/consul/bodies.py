@@ -165,6 +165,16 @@ _SERVICE = Struct(
         )
     },
 )
+_DEREGISTRATION = Struct(
+    "structs.DeregisterRequest",
+    {
+        "Datacenter": STRING,
+        "Node": STRING,
+        "Address": STRING,
+        "ServiceID": STRING,
+        "CheckID": STRING,
+    },
+)
 _CHECK_UPDATE = Struct("structs.CheckUpdate", {"Status": STRING, "Output": STRING})
 
 
@@ -259,6 +269,17 @@ def bootstrap_secret(body: bytes) -> str | None:
         return None
     fields = _decoded(body, _BOOTSTRAP, "Request decoding failed")
     return fields.get("BootstrapSecret") or None
+
+
+def deregistration(body: bytes) -> dict[str, Any]:
+    """Decode the request to remove something from the catalog.
+
+    Raises
+    ------
+    BadRequest
+        In Go's words.
+    """
+    return _decoded(body, _DEREGISTRATION, "Request decode failed")
 
 
 def registration(body: bytes) -> Registration:

@@ -4,6 +4,9 @@ The embedded Consul is one server on one node. Its agent has services that clien
 agent writes them to the catalog at once (a real one within moments), with the token that came
 with the registration. That matters when a service goes: where that token has been deleted
 meanwhile, the agent forgets the service and the catalog keeps it.
+
+All services are on that node. Of other servers, which only a snapshot can bring, the catalog has
+the names and the IDs. As a real one, it lets no node register under a name that another one has.
 """
 
 from __future__ import annotations
@@ -85,6 +88,8 @@ class SavedCatalog:
 
     services: tuple[Service, ...]
     checks: tuple[Check, ...]
+    servers: Mapping[str, str]
+    """The IDs of the servers' nodes, by their names."""
 
 
 class Catalog:
@@ -101,6 +106,7 @@ class Catalog:
         self._authorizer = authorizer
         self.node_id = str(uuid.uuid4())
         self.node_index = raft.append("catalog")
+        self.servers = {NODE_NAME: self.node_id}
         self._agent: dict[str, Service] = {}
         self._catalog: dict[str, Service] = {}
         self._checks: dict[str, Check] = {}
@@ -240,12 +246,18 @@ class Catalog:
     def save(self) -> SavedCatalog:
         """Everything that is in the catalog."""
         return SavedCatalog(
-            services=tuple(self._catalog.values()), checks=tuple(self._checks.values())
+            services=tuple(self._catalog.values()),
+            checks=tuple(self._checks.values()),
+            servers=dict(self.servers),
         )
 
     def restore(self, saved: SavedCatalog) -> None:
-        """Replace the catalog by what was saved; then the agent writes its own services anew."""
+        """Replace the catalog by what was saved; then the agent writes its own services anew.
+
+        The server itself cannot: where the snapshot has another one of its name, that one stays.
+        """
         own = [check for check in self._checks.values() if check.service_id in self._agent]
+        self.servers = {NODE_NAME: self.node_id, **saved.servers}
         self._catalog = {service.id: service for service in saved.services}
         self._checks = {check.id: check for check in (*saved.checks, *own)}
         for service in self._agent.values():
@@ -253,6 +265,26 @@ class Catalog:
                 self._catalog[service.id] = service
 
     # The catalog --------------------------------------------------------------------------------
+
+    def deregister_node(self, name: str, authorizer: Authorizer) -> None:
+        """Remove a node with all that is on it; one that is absent counts as removed.
+
+        The server itself, and what its agent has, is there again at once (with a real one, within
+        a minute or so).
+
+        Raises
+        ------
+        PermissionDenied
+            The caller may not write the node.
+        """
+        if not authorizer.allows("write", "node", name):
+            raise PermissionDenied
+        self._raft.append("catalog")
+        others = {other: node_id for other, node_id in self.servers.items() if other != name}
+        if name == NODE_NAME:
+            self.restore(SavedCatalog(services=(), checks=(), servers=others))
+        else:
+            self.servers = others
 
     def services(self, authorizer: Authorizer, name: str | None = None) -> list[Service]:
         """The catalog's services that a caller may read, all or those of one name."""

@@ -165,12 +165,12 @@ def _node_extras(*, synced: bool) -> tuple[Mapping[str, str] | None, Mapping[str
     return dict.fromkeys(kinds, NODE_ADDRESS), {"consul-network-segment": ""}
 
 
-def node(node_id: str, datacenter: str, index: int, *, synced: bool) -> dict[str, Any]:
-    """The server's node, as in the catalog and in answers about health."""
+def node(name: str, node_id: str, datacenter: str, index: int, *, synced: bool) -> dict[str, Any]:
+    """A server's node, as in the catalog and in answers about health."""
     addresses, meta = _node_extras(synced=synced)
     return {
         "ID": node_id,
-        "Node": NODE_NAME,
+        "Node": name,
         "Address": NODE_ADDRESS,
         "Datacenter": datacenter,
         "TaggedAddresses": addresses,
@@ -181,14 +181,15 @@ def node(node_id: str, datacenter: str, index: int, *, synced: bool) -> dict[str
 
 
 def catalog_service(
-    service: Service, node_id: str, datacenter: str, *, synced: bool
+    service: Service, node: tuple[str, str], datacenter: str, *, synced: bool
 ) -> dict[str, Any]:
     """An instance of a service, as ``/v1/catalog/service`` shows it."""
+    node_name, node_id = node
     addresses, meta = _node_extras(synced=synced)
     return _without_empty(
         "ServiceTaggedAddresses",
         ID=node_id,
-        Node=NODE_NAME,
+        Node=node_name,
         Address=NODE_ADDRESS,
         Datacenter=datacenter,
         TaggedAddresses=addresses,

@@ -7,6 +7,7 @@ workflows have filled. `greeter` is asked at its proxy, and asks `greeting` thro
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -53,13 +54,15 @@ class Seen:
     Attributes:
         answer: what `greeter` says.
         instances: what the catalog has, by service.
-        allowed: who may call whom, of some pairs.
+        allowed: who may call whom, as Consul says, of some pairs.
+        calls: what comes of calling one service's proxy from the other's task.
 
     """
 
     answer: tuple[int, str]
     instances: Mapping[str, list[dict[str, Any]]]
     allowed: Mapping[tuple[str, str], bool]
+    calls: Mapping[tuple[str, str], int | None]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,25 @@ def seen(example: DeployedExample) -> Seen:
                 ("somebody-else", "greeting"),
             )
         },
+        calls={
+            pair: called(*(example.task(each).address for each in pair))
+            for pair in (SERVICES, SERVICES[::-1])
+        },
     )
+
+
+def called(source: str, destination: str) -> int | None:
+    """Call a task's proxy from another task's address; none if that refuses."""
+    connection = http.client.HTTPConnection(
+        destination, PUBLIC_LISTENER, timeout=TIMEOUT_SECONDS, source_address=(source, 0)
+    )
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    except (ConnectionError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +200,7 @@ def test_the_one_may_call_the_other_and_nobody_else_may(seen: Seen) -> None:
         ("greeting", "greeter"): False,
         ("somebody-else", "greeting"): False,
     }
+    assert seen.calls == {("greeter", "greeting"): 200, ("greeting", "greeter"): None}
 
 
 def test_the_server_has_its_secrets_neither_in_its_command_nor_in_its_environment(
