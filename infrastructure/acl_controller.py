@@ -319,7 +319,7 @@ class AclController(Construct):
             log_retention=log_retention,
             log_group=self._functions.log_group(self, "DeploymentRunLogs"),
         )
-        self.workflow_runs.run(
+        bootstrapped = self.workflow_runs.run(
             self,
             "BootstrapOnDeploy",
             workflow=self.cluster_bootstrap,
@@ -350,6 +350,8 @@ class AclController(Construct):
         self.snapshot_restore: sfn.StateMachine | None = None
         if managed and care:
             self._look_after(managed, care)
+            # It waits for Consul for 18 minutes: let these begin when there are servers.
+            bootstrapped.node.add_dependency(managed.starts_after_secrets)
 
     def provision(
         self,

@@ -168,7 +168,7 @@ def test_the_machines_are_made_once_their_secrets_have_values(served: Deployed) 
     assert [run in needed_by(template, group) for group in groups] == [True] * len(groups)
 
 
-def test_clusterbootstrap_does_not_wait_for_the_machines_nor_they_for_it(served: Deployed) -> None:
+def test_clusterbootstrap_waits_for_consul_when_there_are_machines(served: Deployed) -> None:
     template = served.synthesized.template
     run = _logical_id(served, "Custom::WorkflowRun", "BootstrapOnDeploy")
     groups = {
@@ -177,7 +177,7 @@ def test_clusterbootstrap_does_not_wait_for_the_machines_nor_they_for_it(served:
         if resource["Type"] == "AWS::AutoScaling::AutoScalingGroup"
     }
 
-    assert not groups & needed_by(template, run)
+    assert groups <= needed_by(template, run)
     assert not any(run in needed_by(template, group) for group in groups)
 
 

@@ -113,7 +113,9 @@ def test_a_small_part_that_is_long_is_not_held_in_memory(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"rpc error: no leader", b"<html>", gzip.compress(b"no tar")]
+    "content",
+    [b"", b"rpc error: no leader", b"<html>", gzip.compress(b"no tar")],
+    ids=["nothing", "an error", "a page", "no tar"],
 )
 def test_something_else_is_none(content: bytes) -> None:
     assert problem(content).startswith(("it cannot be unpacked: ", "a part of it is missing"))

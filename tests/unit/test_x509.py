@@ -382,13 +382,18 @@ def test_any_byte_may_be_wrong() -> None:
     "text",
     ["", SERVER, SERVER_KEY.pem[:-40], pem_of(b"\x30\x00", "PRIVATE KEY"),
      pem_of(SERVER_KEY.public, "PRIVATE KEY"), SERVER_KEY.pem.replace("PRIVATE", "EC PRIVATE")],
+    ids=["nothing", "certificate", "half", "empty", "public key", "another label"],
 )  # fmt: skip
 def test_what_is_no_private_key_is_not_taken_for_one(text: str) -> None:
     with pytest.raises(UnreadableError, match=r"^not a private key \(PEM, PKCS #8\)$"):
         Certificate.read(SERVER).has_private_key(text)
 
 
-@pytest.mark.parametrize("der", [b"", b"\x30\x00", b"hunter2", SERVER_KEY.public[:-1], DER])
+@pytest.mark.parametrize(
+    "der",
+    [b"", b"\x30\x00", b"hunter2", SERVER_KEY.public[:-1], DER],
+    ids=["nothing", "empty", "text", "cut off", "certificate"],
+)
 def test_what_is_no_public_key_or_signature_is_refused(der: bytes) -> None:
     with pytest.raises(UnreadableError, match=r"^not a public key$"):
         x509.require_public_key(der)
