@@ -29,10 +29,15 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
     token in the bootstrap secret where Consul takes it. An older one chooses a token itself, which
     is used for this and kept nowhere, because the snapshot does not have it.
 
+    Servers that the snapshot knows and Raft does not are removed from the catalog afterwards.
+
     Input: `{"event": {"snapshot": key}}`, or `{"event": {}}` for the newest.
 
-    Result: `{"key": str, "index": int, "bootstrapped": bool}`: what was restored, and whether
-    Consul had to be bootstrapped for it.
+    Result: `{"key": str, "index": int, "bootstrapped": bool, "forgotten": [str]}`: what was
+    restored, whether Consul had to be bootstrapped for it, and the names of those servers.
+
+    Remote calls, into a Consul that knows the token: 2 to S3, 1 to Secrets Manager, and 5 to
+    Consul and 1 more for each of those servers.
 
     Raises:
         InvalidEvent: if the input names no snapshot, or the newest may not be what is meant.
@@ -45,6 +50,7 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     bucket = SnapshotBucket()
+    datacenter = environment.required(environment.CONSUL_DATACENTER)
     secret = TokenInSecret(environment.required(environment.CONSUL_TOKEN_SECRET_ARN))
     consul = unauthenticated_consul()
     key = _named_snapshot(take(state, "event", dict))
@@ -74,7 +80,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
             "ClusterBootstrap, and Reconciliation."
         )
         raise SnapshotOfAnotherConsul(message)
-    return {"key": key, "index": index, "bootstrapped": not known}
+    forgotten = _forget_lost_servers(consul, management_token, datacenter)
+    return {"key": key, "index": index, "bootstrapped": not known, "forgotten": forgotten}
 
 
 def _named_snapshot(event: Mapping[str, Any]) -> str | None:
@@ -94,6 +101,24 @@ def _named_snapshot(event: Mapping[str, Any]) -> str | None:
         "the newest one."
     )
     raise InvalidEvent(message)
+
+
+def _forget_lost_servers(consul: ConsulClient, token: str, datacenter: str) -> list[str]:
+    """Remove the servers from the catalog that only the snapshot knows; return their names.
+
+    New servers have the names of the old ones, and other IDs. Consul registers no node under the
+    name of another one that is healthy. That is what the old ones were, and will be for ever: the
+    leader finds a member of each name alive. Once they are gone it registers the new ones, within a
+    minute. (One that is removed in error comes back in the same way.)
+
+    A node without an ID stays: Consul lets a server take over its name.
+    """
+    registered = consul.registered_servers(token=token)
+    servers = consul.raft_server_ids(token=token)
+    lost = [name for name, node_id in registered if node_id and node_id not in servers]
+    for name in lost:
+        consul.deregister_node(name, datacenter, token=token)
+    return lost
 
 
 def _bootstrap(consul: ConsulClient, wanted: str, secret: TokenInSecret) -> str:

@@ -1,4 +1,4 @@
-"""A thin client of Consul's HTTP API: the ACL calls that the steps make.
+"""A thin client of Consul's HTTP API: the calls that the steps make, most of them about ACLs.
 
 What each answer means was read from a recorded Consul 1.10.1 (tests/contract/) and, for later
 versions, from Consul's source and change log:
@@ -60,6 +60,9 @@ _SNAPSHOT_READ_SECONDS: Final = 120.0
 _SNAPSHOT: Final = "/v1/snapshot"
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_QUOTED_CHARACTERS: Final = 300
+
+_RAFT_CONFIGURATION: Final = "/v1/operator/raft/configuration"
+_DEREGISTER: Final = "/v1/catalog/deregister"
 
 _INTENTION: Final = "/v1/connect/intentions/exact"
 _READ_INTENTION: Final = "intentions:read of one of the two services"
@@ -364,6 +367,45 @@ class ConsulClient:
         if not answer.ok:
             raise self._error(answer, f"PUT {_SNAPSHOT}", secrets=(token,))
 
+    # --- servers -------------------------------------------------------------------------------
+
+    def registered_servers(self, *, token: str) -> list[tuple[str, str]]:
+        """Return the name and the ID of each node that is a server, says the catalog.
+
+        The ID is "" if the node was registered without one.
+        """
+        what = "GET /v1/catalog/service/consul"
+        path = "/v1/catalog/service/:name"
+        answer = self._send("GET", path, ids={"name": "consul"}, token=token)
+        if not answer.ok:
+            needs = "service:read and node:read"
+            raise self._error(answer, what, secrets=(token,), needs=needs)
+        found = self._json(answer, what)
+        if not isinstance(found, list) or not all(_is_server(entry) for entry in found):
+            raise self._unreadable(what)
+        return sorted({(entry["Node"], entry["ID"]) for entry in found})
+
+    def raft_server_ids(self, *, token: str) -> set[str]:
+        """Return the IDs of the nodes that are servers, says Raft: at least one."""
+        what = f"GET {_RAFT_CONFIGURATION}"
+        answer = self._send("GET", _RAFT_CONFIGURATION, token=token)
+        if not answer.ok:
+            raise self._error(answer, what, secrets=(token,), needs="operator:read")
+        found = self._json(answer, what)
+        servers = found.get("Servers") if isinstance(found, dict) else None
+        if not isinstance(servers, list) or not servers or not all(map(_has_id, servers)):
+            raise self._unreadable(what)
+        return {server["ID"] for server in servers}
+
+    def deregister_node(self, name: str, datacenter: str, *, token: str) -> None:
+        """Remove a node from the catalog, with all that is on it; an absent one is fine."""
+        answer = self._send(
+            "PUT", _DEREGISTER, body={"Datacenter": datacenter, "Node": name}, token=token
+        )
+        if not answer.ok:
+            what = f'PUT {_DEREGISTER} of the node "{name}"'
+            raise self._error(answer, what, secrets=(token,), needs="node:write of it")
+
     # --- requests ------------------------------------------------------------------------------
 
     def _read(self, path: str, **ids: str) -> Json | None:
@@ -603,6 +645,22 @@ def _copy(response: requests.Response, into: BinaryIO) -> None:
     into.seek(0)
     into.truncate()  # of an answer to the same request that broke off
     into.writelines(response.iter_content(64 * 1024))
+
+
+def _is_server(value: Any) -> bool:
+    """Whether a value is an entry of a server as the catalog renders it."""
+    return (
+        isinstance(value, dict)
+        and value.get("ServiceName") == "consul"
+        and isinstance(value.get("ID"), str)
+        and isinstance(name := value.get("Node"), str)
+        and name != ""
+        and name.isprintable()  # it is shown
+    )
+
+
+def _has_id(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("ID"), str) and value["ID"] != ""
 
 
 def _says_gone(answer: Answer) -> bool:

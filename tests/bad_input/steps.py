@@ -424,8 +424,13 @@ SCENARIOS: Final = (
         "redeploy_service", "an old deployment", lambda _: {"ecs_service": "web", "since": _NOW}
     ),
     Scenario("save_snapshot", "a Consul that is ready", lambda _: {}),
-    Scenario("restore_snapshot", "one by its key", lambda _: {"event": {"snapshot": SNAPSHOT}}),
-    Scenario("restore_snapshot", "the newest", lambda _: {"event": {}}),
+    Scenario(
+        "restore_snapshot",
+        "one by its key",
+        lambda _: {"event": {"snapshot": SNAPSHOT}},
+        _bootstrap_secret,
+    ),
+    Scenario("restore_snapshot", "the newest", lambda _: {"event": {}}, _bootstrap_secret),
     Scenario("report_reconciliation", "a full run", lambda _: {"run": _RUN}),
     Scenario(
         "report_rotation",

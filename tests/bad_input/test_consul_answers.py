@@ -33,6 +33,7 @@ from tests.bad_input.profile import examples
 from tests.bad_input.steps import Scenario
 from tests.bad_input.wire import Answer, Change, Tampering
 from tests.bad_input.world import (
+    MANAGEMENT,
     PREFIX,
     World,
     check,
@@ -121,10 +122,29 @@ METHODS: Final = (
         lambda c: c.restore_snapshot(io.BytesIO(b"none"), token=FRESH.secret_id),
         lambda r: r is None,
     ),
+    Method(
+        "registered_servers",
+        lambda c: c.registered_servers(token=MANAGEMENT.secret_id),
+        lambda r: (
+            isinstance(r, list)
+            and all(name.isprintable() and isinstance(node_id, str) for name, node_id in r)
+        ),
+    ),
+    Method(
+        "raft_server_ids",
+        lambda c: c.raft_server_ids(token=MANAGEMENT.secret_id),
+        lambda r: len(r) > 0 and all(isinstance(one, str) and one for one in r),
+    ),
+    Method(
+        "deregister_node",
+        lambda c: c.deregister_node("old", "dc1", token=MANAGEMENT.secret_id),
+        lambda r: r is None,
+    ),
     Method("use_fresh_token", lambda c: c.use_fresh_token(), lambda r: r is None),
 )
 NEED_NO_TOKEN: Final = {
     *("leader", "check_acl_system", "bootstrap", "knows_token", "restore_snapshot"),
+    *("registered_servers", "raft_server_ids", "deregister_node"),
 }
 
 

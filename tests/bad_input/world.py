@@ -133,6 +133,7 @@ class World:
         self._answers: list[str] = []
         _fill(self._secrets, self._ecs, self._consul)
         self.beginning = self.content
+        self._consul.plant_server("consul-server-9", uuid_of("consul-server-9"))
         self._snapshot = self._consul.answer(_saving(), View.NOW).body
         self._variables = _variables(self)
         self.environment = dict(self._variables)

@@ -156,6 +156,10 @@ class SimulatedConsul:
         acl._put(replace(token, create_index=index, modify_index=index))
         self.known[token.accessor_id] = token.secret_id
 
+    def plant_server(self, name: str, node_id: str) -> None:
+        """Put another server into the catalog, which no Raft knows."""
+        self._api._catalog.servers[name] = node_id
+
     def change_policy(self, name: str, rules: str) -> None:
         """Write other rules into a policy, as a person would."""
         acl = self._api._acl

@@ -665,6 +665,61 @@ def test_after_a_restore_the_agent_writes_its_own_services_anew(
     assert management.get("/v1/catalog/services").keys() == {"consul", "web", "api"}
 
 
+def test_a_new_server_is_in_the_catalog_once_the_old_one_of_its_name_is_not(
+    consul: EmbeddedConsul, management: Client
+) -> None:
+    def servers(client: Client) -> dict[str, str]:
+        found = client.get("/v1/catalog/service/consul")
+        nodes = {entry["Node"]: entry["ID"] for entry in client.get("/v1/catalog/nodes")}
+        assert nodes == {entry["Node"]: entry["ID"] for entry in found}
+        return nodes
+
+    _service_token(management, "web").put("/v1/agent/service/register", {"Name": "web"})
+    old = servers(management)
+    snapshot = management.ask("GET", "/v1/snapshot").content
+    consul.stop()
+    with EmbeddedConsul(initial_management=MANAGEMENT) as server:
+        client = Client(server)
+        client.put("/v1/agent/service/register", {"Name": "own"}).raise_for_status()
+        new = servers(client)
+        _restore(server, MANAGEMENT, snapshot).raise_for_status()
+        assert servers(client) == old != new
+        assert client.get("/v1/catalog/services").keys() == {"consul", "web", "own"}
+        (raft,) = client.get("/v1/operator/raft/configuration")["Servers"]
+        assert {raft["Node"]: raft["ID"]} == new
+
+        node = {"Datacenter": "dc1", "Node": "srv1"}
+        assert client.put("/v1/catalog/deregister", {**node, "ServiceID": "web"}).status_code == 501
+        elsewhere = client.put("/v1/catalog/deregister", {**node, "Datacenter": "dc2"})
+        assert (elsewhere.status_code, elsewhere.text) == (500, "No path to datacenter")
+        assert servers(client) == old
+        assert client.put("/v1/catalog/deregister", node).json() is True
+        assert servers(client) == new
+        # With a node goes what is on it; the agent writes its own services anew.
+        assert client.get("/v1/catalog/services").keys() == {"consul", "own"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "may_read", "may_write"),
+    [
+        ('operator = "read"', True, False),
+        ('node "srv1" { policy = "write" }', False, True),
+        ('acl = "write" node_prefix "" { policy = "read" }', False, False),
+    ],
+)
+def test_the_servers_are_shown_and_removed_with_permission_only(
+    management: Client, rules: str, *, may_read: bool, may_write: bool
+) -> None:
+    management.put("/v1/acl/policy", {"Name": "mine", "Rules": rules}).raise_for_status()
+    holder = management.as_holder_of(Policies=[{"Name": "mine"}])
+    for answer, allowed in (
+        (holder.ask("GET", "/v1/operator/raft/configuration"), may_read),
+        (holder.put("/v1/catalog/deregister", {"Node": "srv1"}), may_write),
+    ):
+        assert answer.ok == allowed
+        assert allowed or (answer.status_code, answer.text) == (403, "Permission denied")
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_a_snapshot_takes_the_permission_to_write_acls(management: Client, method: str) -> None:
     for rules, status in (('acl = "read"', 403), ('operator = "write"', 403)):

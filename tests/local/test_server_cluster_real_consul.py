@@ -382,6 +382,13 @@ def known(cluster: Cluster, token: str) -> bool:
     )
 
 
+def registered(cluster: Cluster, token: str) -> dict[str, str]:
+    """Return the IDs of the servers in the catalog, by their names."""
+    name = next(iter(cluster.servers))
+    entries = cluster.call("/v1/catalog/service/consul", name, token).json()
+    return {entry["Node"]: entry["ID"] for entry in entries}
+
+
 def test_consul_finds_each_file_valid(cluster: Cluster) -> None:
     for server in cluster.servers.values():
         validated = subprocess.run(
@@ -430,11 +437,22 @@ def test_three_servers_outlive_their_leader_a_replacement_and_with_a_snapshot_th
     controller.run(check_consul, {}, what="a leader of the new servers")
     controller.authenticate("bootstrap")
     restored = controller.run(restore_snapshot, {"event": {}}, what="the snapshot is restored")
-    assert restored == {"key": saved["key"], "index": saved["index"], "bootstrapped": True}
+    assert restored == {
+        "key": saved["key"],
+        "index": saved["index"],
+        "bootstrapped": True,
+        "forgotten": sorted(identities),
+    }
 
     new = cluster.wait_until_healthy()
     assert set(new) == set(identities)
     assert not set(new.values()) & set(identities.values())
+    until(
+        lambda: registered(cluster, controller.value("bootstrap")) == new,
+        within=WITHIN_SECONDS,
+        what="the catalog has the new servers",
+        every=POLL_SECONDS,
+    )
     assert known(cluster, web)
     assert known(cluster, api)
     controller.authenticate("controller-token")

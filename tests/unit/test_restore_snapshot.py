@@ -31,6 +31,7 @@ from handlers.core.errors import (
     AwsAccessDenied,
     AwsUnavailable,
     ClusterNotBootstrapped,
+    ConsulPermissionDenied,
     ConsulTokenRejected,
     ConsulUnavailable,
     InvalidEvent,
@@ -55,6 +56,9 @@ from tests.unit.snapshot_state import PREFIX as FOLDER
 from tests.unit.steps import Steps
 
 SELF = "consul:GET /v1/acl/token/self"
+SERVERS = "consul:GET /v1/catalog/service/:name"
+RAFT = "consul:GET /v1/operator/raft/configuration"
+DEREGISTER = "consul:PUT /v1/catalog/deregister"
 PUT = "consul:PUT /v1/snapshot"
 BOOTSTRAP = "consul:PUT /v1/acl/bootstrap"
 GET = "s3:GetObject"
@@ -105,10 +109,11 @@ def test_what_was_made_since_is_gone_and_what_was_deleted_is_there_again(
     result = steps.run(restore_snapshot, {"event": {"snapshot": taken}})
 
     index = int(taken.rpartition("-")[2].removesuffix(".snap"))
-    assert result == {"key": taken, "index": index, "bootstrapped": False}
+    assert result == {"key": taken, "index": index, "bootstrapped": False, "forgotten": []}
     assert descriptions(embedded) == ["before"]
     assert embedded.knows(before["SecretID"])
-    assert steps.remote_calls == {SELF: 2, PUT: 1, GET: 1, LIST: 1, SECRET: 1}
+    to_consul = {SELF: 2, PUT: 1, SERVERS: 1, RAFT: 1}
+    assert steps.remote_calls == {**to_consul, GET: 1, LIST: 1, SECRET: 1}
 
 
 def test_without_a_name_it_is_the_newest(
@@ -201,6 +206,7 @@ def test_a_new_consul_is_bootstrapped_and_has_all_tokens_afterwards(  # noqa: PL
     result = steps.run(restore_snapshot, {"event": {}})
 
     assert (result["key"], result["bootstrapped"]) == (taken, True)
+    assert result["forgotten"] == ["srv1"]
     assert consul.knows(MANAGEMENT_TOKEN)
     assert consul.knows(web)
     assert descriptions(consul) == ["before", "before"]
@@ -208,7 +214,8 @@ def test_a_new_consul_is_bootstrapped_and_has_all_tokens_afterwards(  # noqa: PL
     tokens = consul.call("GET", "/v1/acl/tokens")
     assert [t["Description"] for t in tokens if "Bootstrap" in t["Description"]] == []
     assert secrets.versions(names.controller_secret_name(PREFIX)) == versions
-    assert steps.remote_calls == {SELF: 2, BOOTSTRAP: 1, PUT: 1, GET: 1, LIST: 1, SECRET: 1}
+    to_consul = {SELF: 2, BOOTSTRAP: 1, PUT: 1, SERVERS: 1, RAFT: 1, DEREGISTER: 1}
+    assert steps.remote_calls == {**to_consul, GET: 1, LIST: 1, SECRET: 1}
 
 
 def test_of_a_new_consul_nothing_is_asked_before_the_snapshot_is_found_whole(  # noqa: PLR0917
@@ -256,6 +263,172 @@ def test_a_restore_whose_answer_is_bad_is_done_again(  # noqa: PLR0917
     result = steps.run(restore_snapshot, {"event": {}})
     assert result["key"] == taken
     assert descriptions(consul) == ["before"]
+
+
+# --- the servers in the catalog ------------------------------------------------------------------
+
+
+def registered(consul: ConsulState) -> dict[str, str]:
+    """Return the IDs of the servers in the catalog, by their names."""
+    entries = consul.call("GET", "/v1/catalog/service/consul")
+    return {entry["Node"]: entry["ID"] for entry in entries}
+
+
+def own_id(consul: ConsulState) -> str:
+    """Return the ID of the server that answers."""
+    (server,) = consul.call("GET", "/v1/operator/raft/configuration")["Servers"]
+    return str(server["ID"])
+
+
+def register(consul: ConsulState, service: str) -> None:
+    """Register a service with the agent of the server."""
+    requests.put(
+        f"{consul.server.address}/v1/agent/service/register",
+        json={"Name": service},
+        headers={"X-Consul-Token": MANAGEMENT_TOKEN},
+        timeout=10,
+    ).raise_for_status()
+
+
+def test_new_servers_take_the_names_of_the_old_ones(  # noqa: PLR0917
+    embedded: ConsulState,
+    snapshots: SnapshotsState,
+    new_server: EmbeddedConsul,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    new_process: Any,
+) -> None:
+    del snapshots
+    others = {"consul-server-2": str(uuid.uuid4()), "consul-server-3": str(uuid.uuid4())}
+    embedded.embedded._api._catalog.servers.update(others)
+    steps.run(save_snapshot, {})
+    old = registered(embedded)
+    consul = use(new_server, monkeypatch, new_process)
+    new = new_server._api._catalog.node_id
+
+    result = steps.run(restore_snapshot, {"event": {}})
+
+    assert old == {"srv1": own_id(embedded), **others}
+    assert result["forgotten"] == ["consul-server-2", "consul-server-3", "srv1"]
+    assert registered(consul) == {"srv1": new}
+    assert own_id(consul) == new != old["srv1"]
+    assert steps.remote_calls[DEREGISTER] == 3
+
+
+def test_a_server_that_has_left_is_forgotten_and_what_is_on_other_nodes_stays(
+    embedded: ConsulState, snapshots: SnapshotsState, steps: Steps
+) -> None:
+    del snapshots
+    mine = registered(embedded)
+    embedded.embedded._api._catalog.servers["consul-server-2"] = str(uuid.uuid4())
+    register(embedded, "web")
+    steps.run(save_snapshot, {})
+    register(embedded, "later")
+
+    assert steps.run(restore_snapshot, {"event": {}})["forgotten"] == ["consul-server-2"]
+    assert registered(embedded) == mine
+    assert set(embedded.call("GET", "/v1/catalog/services")) == {"consul", "web", "later"}
+    # What is gone from the catalog comes back with the snapshot, and goes again.
+    assert steps.run(restore_snapshot, {"event": {}})["forgotten"] == ["consul-server-2"]
+
+
+def test_a_node_without_an_id_is_left_alone(
+    embedded: ConsulState, snapshots: SnapshotsState, steps: Steps
+) -> None:
+    del snapshots
+    embedded.embedded._api._catalog.servers["by-hand"] = ""
+    steps.run(save_snapshot, {})
+
+    assert steps.run(restore_snapshot, {"event": {}})["forgotten"] == []
+    assert registered(embedded)["by-hand"] == ""
+
+
+@pytest.mark.parametrize("answer", ["refused", "lost"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/catalog/service/consul", "/v1/operator/raft/configuration", "/v1/catalog/deregister"],
+)
+def test_old_servers_that_could_not_be_forgotten_are_with_the_next_attempt(  # noqa: PLR0917
+    embedded: ConsulState,
+    snapshots: SnapshotsState,
+    new_server: EmbeddedConsul,
+    steps: Steps,
+    monkeypatch: pytest.MonkeyPatch,
+    new_process: Any,
+    answer: str,
+    path: str,
+) -> None:
+    del snapshots
+    embedded.embedded._api._catalog.servers["consul-server-2"] = str(uuid.uuid4())
+    steps.run(save_snapshot, {})
+    consul = use(new_server, monkeypatch, new_process)
+    fault = Fault.drop_after() if answer == "lost" else Fault.answer(500, "No cluster leader")
+    new_server.on_request = lambda _, asked: fault if asked == path else None
+    steps.fail(restore_snapshot, {"event": {}}, ConsulUnavailable)
+    new_server.on_request = None
+
+    result = steps.run(restore_snapshot, {"event": {}})
+
+    assert (result["bootstrapped"], result["forgotten"]) == (False, ["consul-server-2", "srv1"])
+    assert registered(consul) == {"srv1": own_id(consul)}
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "needs"),
+    [
+        ("/v1/catalog/service/consul", "GET", "service:read and node:read"),
+        ("/v1/operator/raft/configuration", "GET", "operator:read"),
+        ("/v1/catalog/deregister", "PUT", "node:write of it"),
+    ],
+)
+def test_a_token_that_may_not_forget_servers_is_told_of(  # noqa: PLR0917
+    embedded: ConsulState,
+    snapshots: SnapshotsState,
+    steps: Steps,
+    path: str,
+    method: str,
+    needs: str,
+) -> None:
+    del snapshots
+    embedded.embedded._api._catalog.servers["consul-server-2"] = str(uuid.uuid4())
+    steps.run(save_snapshot, {})
+    denied = Fault.answer(403, f"Permission denied: {MANAGEMENT_TOKEN} may not")
+    embedded.embedded.on_request = lambda _, asked: denied if asked == path else None
+
+    error = steps.fail(restore_snapshot, {"event": {}}, ConsulPermissionDenied)
+
+    which = ' of the node "consul-server-2"' if method == "PUT" else ""
+    assert str(error) == (
+        f"{method} {path}{which}: Consul at {embedded.server.address} answered 403 "
+        f"'Permission denied: <secret> may not'. The token needs {needs}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v1/catalog/service/consul", "{}"),
+        ("/v1/catalog/service/consul", '[{"ServiceName": "web", "Node": "n", "ID": "i"}]'),
+        ("/v1/catalog/service/consul", '[{"ServiceName": "consul", "Node": "", "ID": "i"}]'),
+        ("/v1/catalog/service/consul", '[{"ServiceName": "consul", "Node": "n"}]'),
+        ("/v1/operator/raft/configuration", '{"Servers": []}'),
+        ("/v1/operator/raft/configuration", '{"Servers": [{"ID": ""}]}'),
+        ("/v1/operator/raft/configuration", "[]"),
+    ],
+)
+def test_nobody_is_forgotten_because_of_an_answer_that_is_not_consuls(
+    embedded: ConsulState, taken: str, steps: Steps, path: str, text: str
+) -> None:
+    mine = registered(embedded)
+    strange = Fault.answer(200, text)
+    embedded.embedded.on_request = lambda _, asked: strange if asked == path else None
+
+    error = steps.fail(restore_snapshot, {"event": {"snapshot": taken}}, ConsulUnavailable)
+
+    assert "is not Consul's. Is it the address?" in str(error)
+    assert DEREGISTER not in steps.remote_calls
+    embedded.embedded.on_request = None
+    assert registered(embedded) == mine
 
 
 # --- whose token ---------------------------------------------------------------------------------
@@ -463,6 +636,7 @@ def test_after_all_servers_are_lost_a_task_goes_on_with_its_token_and_nothing_is
     secrets.create(names.controller_secret_name(PREFIX), "{}")
     secrets.create(names.client_secret_name(PREFIX), "{}")
     monkeypatch.setenv(environment.CONSUL_TOKEN_SECRET_ARN, management)
+    monkeypatch.setenv(environment.CONSUL_DATACENTER, "dc1")
     with EmbeddedConsul(flavour="current") as first:
         monkeypatch.setenv(environment.CONSUL_HTTP_ADDR, first.address)
         assert cluster_bootstrap(steps, secrets) == {
@@ -474,13 +648,6 @@ def test_after_all_servers_are_lost_a_task_goes_on_with_its_token_and_nothing_is
         }
         consul = ConsulState(first, secrets.current("management"))
         web = consul.create_token(ServiceIdentities=[{"ServiceName": "web"}])["SecretID"]
-        registered = requests.put(
-            f"{first.address}/v1/agent/service/register",
-            json={"Name": "web", "ID": "web-1", "Port": 80},
-            headers={"X-Consul-Token": web},
-            timeout=10,
-        )
-        assert registered.ok
         # As the controller: with its own token.
         controller_arn = secrets.arn(names.controller_secret_name(PREFIX))
         monkeypatch.setenv(environment.CONSUL_TOKEN_SECRET_ARN, controller_arn)
@@ -493,6 +660,14 @@ def test_after_all_servers_are_lost_a_task_goes_on_with_its_token_and_nothing_is
         new_process()
         assert steps.run(restore_snapshot, {"event": {}})["key"] == taken
         consul = ConsulState(second, secrets.current("management"))
+        # As its agent does, which asks the new servers from now on.
+        again = requests.put(
+            f"{second.address}/v1/agent/service/register",
+            json={"Name": "web", "ID": "web-1", "Port": 80},
+            headers={"X-Consul-Token": web},
+            timeout=10,
+        )
+        assert again.ok
         assert consul.call("GET", "/v1/catalog/service/web", token=web)[0]["ServiceID"] == "web-1"
         for name in ("controller", "client"):
             secret = json.loads(secrets.current(f"{PREFIX}-consul-{name}-token"))

@@ -12,7 +12,12 @@ from tests.workflows.asl import State
 from tests.workflows.engine import Answer, Engine, Failed, running
 
 SAVED = {"key": "consul/mesh/20260105T201001Z-16.snap", "bytes": 4096, "index": 16}
-RESTORED = {"key": SAVED["key"], "index": 16, "bootstrapped": False}
+RESTORED = {
+    "key": SAVED["key"],
+    "index": 16,
+    "bootstrapped": True,
+    "forgotten": ["consul-server-1"],
+}
 
 
 @pytest.fixture
