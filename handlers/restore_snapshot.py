@@ -76,8 +76,8 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
         message = (
             f"{bucket.url(key)} was restored, and Consul does not know the token in {secret} any "
             "more. Put the management token of that time there, which an earlier version of the "
-            "secret may hold; or reset the ACL system (docs/operations.md). Then start "
-            "ClusterBootstrap, and Reconciliation."
+            "secret may hold, and start SnapshotRestore again; or reset the ACL system "
+            "(docs/operations.md), and start ClusterBootstrap, then Reconciliation."
         )
         raise SnapshotOfAnotherConsul(message)
     forgotten = _forget_lost_servers(consul, management_token, datacenter)

@@ -478,8 +478,8 @@ def test_after_a_snapshot_of_another_consul_the_operator_learns_what_to_do(  # n
         assert str(error) == (
             f"s3://{BUCKET}/{taken} was restored, and Consul does not know the token in the secret "
             f"{secrets.arn(name)} any more. Put the management token of that time there, which an "
-            "earlier version of the secret may hold; or reset the ACL system (docs/operations.md). "
-            "Then start ClusterBootstrap, and Reconciliation."
+            "earlier version of the secret may hold, and start SnapshotRestore again; or reset the "
+            "ACL system (docs/operations.md), and start ClusterBootstrap, then Reconciliation."
         )
         assert descriptions(consul, MANAGEMENT_TOKEN) == ["before"]
         # The operator does it, and ClusterBootstrap goes through.
