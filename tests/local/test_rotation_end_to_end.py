@@ -152,6 +152,9 @@ def test_all_services_get_new_tokens_and_those_whose_tasks_are_kept_keep_the_old
     new = {name: life.secret(name) for name in services}
     assert (execution.status, execution.names[-1]) == ("SUCCEEDED", "Services rotated")
     assert execution.output["report"]["rotated"] == len(services)
+    assert life.ends_of_rotations() == dict.fromkeys(services, "Old token kept") | {
+        "payments": "Rotated"
+    }
     assert [name for name in services if new[name]["accessor_id"] == old[name]["accessor_id"]] == []
     assert [name for name in services if not life.is_valid(new[name])] == []
     assert {name for name in services if life.is_valid(old[name])} == {*services} - {"payments"}

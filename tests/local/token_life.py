@@ -83,6 +83,15 @@ class TokenLife:
         """Run TokenRotation to its end."""
         return self.end_of(self.start_rotation(**event))
 
+    def ends_of_rotations(self) -> dict[str, str]:
+        """Return how the last rotation of each service has ended: the name of its last state."""
+        return {
+            event["service"]: self.end_of(execution["executionArn"]).names[-1]
+            # The last one first, so that it is what stays.
+            for execution in reversed(self.executions(self.deployment.outputs["TokenRotationArn"]))
+            if "service" in (event := json.loads(execution["input"]))
+        }
+
     def end_of(self, execution_arn: str) -> Ended:
         """Wait for the end of an execution."""
 
