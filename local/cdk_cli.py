@@ -34,6 +34,7 @@ class CdkCli:
         # Node of the virtual environment first, and nothing of the user's AWS configuration.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._node = shutil.which("node", path=path)
+        self._running: list[subprocess.Popen[str]] = []
         self._environment = {
             "PATH": path,
             "HOME": str(home),
@@ -67,6 +68,12 @@ class CdkCli:
             running = [stack.enter_context(self._started(command)) for command in commands]
             return [_finished(command, process) for command, process in running]
 
+    def end(self) -> None:
+        """End commands that another thread still runs; there they have failed."""
+        for process in list(self._running):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+
     @contextmanager
     def _started(
         self, arguments: Sequence[str]
@@ -84,10 +91,12 @@ class CdkCli:
             # Its own group: it starts Python and Node, which have to end with it.
             start_new_session=True,
         )
+        self._running.append(process)
         try:
             yield arguments, process
         finally:
             _end(process)
+            self._running.remove(process)
 
 
 def _finished(arguments: Sequence[str], process: subprocess.Popen[str]) -> str:

@@ -263,7 +263,12 @@ def local_cloud(
 
 
 def deployed_stack(
-    progress: Progress, cloud: LocalCloud, synth_options: Sequence[str], *, workdir: Path
+    progress: Progress,
+    cloud: LocalCloud,
+    synth_options: Sequence[str],
+    *,
+    workdir: Path,
+    cdk: CdkCli | None = None,
 ) -> dict[str, str]:
     """Deploy with the CDK command line, and return the outputs of the controller's stack.
 
@@ -272,12 +277,13 @@ def deployed_stack(
         cloud: where to.
         synth_options: what `cdk synth` is told.
         workdir: where the command line works.
+        cdk: the command line, for who may have to end it. Default: one of its own.
 
     Raises:
         CdkError: if it fails; the message has the reason.
 
     """
-    cdk = CdkCli(cloud.environment, home=workdir)
+    cdk = cdk or CdkCli(cloud.environment, home=workdir)
     assembly, outputs_file = str(workdir / "cdk.out"), workdir / "outputs.json"
     commands = [("synth", "--quiet", "--output", assembly, *synth_options)]
     stage = "Synthesize the app"

@@ -725,6 +725,26 @@ class PermissionHandler(Handler):
                 raise
 
 
+class VolumeHandler(Handler):
+    """AWS::EC2::Volume; moto's own would be neither encrypted nor tagged."""
+
+    _type = "AWS::EC2::Volume"
+
+    def create(self, context: Context, logical_id: str, properties: Properties) -> Resource:
+        """Create the volume."""
+        client = context.client("ec2")
+        volume = str(
+            client.create_volume(**request_from(client, "create_volume", properties))["VolumeId"]
+        )
+        _tag(client, volume, properties)
+        return Resource(self._type, logical_id, volume, {"VolumeId": volume})
+
+    def delete(self, context: Context, resource: Resource, properties: Properties) -> None:
+        """Delete the volume."""
+        del properties
+        context.client("ec2").delete_volume(VolumeId=resource.physical_resource_id)
+
+
 class PrivateNamespaceHandler(Handler):
     """AWS::ServiceDiscovery::PrivateDnsNamespace."""
 
@@ -776,6 +796,7 @@ HANDLERS: dict[str, Handler] = {
     "AWS::CloudWatch::Alarm": AlarmHandler(),
     "AWS::EC2::SecurityGroup": SecurityGroupHandler(),
     "AWS::EC2::SecurityGroupIngress": SecurityGroupIngressHandler(),
+    "AWS::EC2::Volume": VolumeHandler(),
     "AWS::ECS::Cluster": ClusterHandler(),
     "AWS::ECS::Service": ServiceHandler(),
     "AWS::ECS::TaskDefinition": TaskDefinitionHandler(),

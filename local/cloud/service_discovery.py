@@ -39,8 +39,11 @@ class PrivateNames:
         """Keep the file up to date within the context."""
         self._write()
         with ExitStack() as patches:
-            for name in ("register_instance", "deregister_instance", "delete_service"):
-                original = getattr(ServiceDiscoveryBackend, name)
+            for name, original in (
+                ("register_instance", _one_of_an_id(ServiceDiscoveryBackend.register_instance)),
+                ("deregister_instance", ServiceDiscoveryBackend.deregister_instance),
+                ("delete_service", ServiceDiscoveryBackend.delete_service),
+            ):
                 changed = self._then_written(original)
                 patches.enter_context(replaced(ServiceDiscoveryBackend, name, changed))
             yield
@@ -60,6 +63,25 @@ class PrivateNames:
             partial = self._hosts_file.with_suffix(".partial")
             partial.write_text("".join(lines), encoding="utf-8")
             partial.replace(self._hosts_file)
+
+
+def _one_of_an_id(register: Callable[..., str]) -> Callable[..., str]:
+    """Let an instance take the place of the one with its ID, next to which moto puts it."""
+
+    def register_instance(
+        backend: ServiceDiscoveryBackend,
+        service_id: str,
+        instance_id: str,
+        *others: Any,
+        **more: Any,
+    ) -> str:
+        service = backend.get_service(service_id)
+        service.instances[:] = [
+            each for each in service.instances if each.instance_id != instance_id
+        ]
+        return register(backend, service_id, instance_id, *others, **more)
+
+    return register_instance
 
 
 def _records() -> Iterator[tuple[str, str]]:

@@ -960,22 +960,24 @@ def _service(properties: dict[str, Any]) -> dict[str, Any]:
     return {"Type": "AWS::ECS::Service", "Properties": properties}
 
 
-def test_a_service_of_cloud_map_is_not_deleted_with_instances(stack: Stack) -> None:
+def discovery(stack: Stack) -> dict[str, Any]:
     (vpc,) = stack.cloud.client("ec2").describe_vpcs()["Vpcs"]
-    namespace = {"Name": "kept.internal", "Vpc": vpc["VpcId"]}
+    namespace = {"Name": f"{stack.name}.internal", "Vpc": vpc["VpcId"]}
     records = {"NamespaceId": {"Ref": "Namespace"}, "DnsRecords": [{"Type": "A", "TTL": 10}]}
-    stack.create(
-        {
-            "Namespace": {
-                "Type": "AWS::ServiceDiscovery::PrivateDnsNamespace",
-                "Properties": namespace,
-            },
-            "Registry": {
-                "Type": "AWS::ServiceDiscovery::Service",
-                "Properties": {"DnsConfig": records},
-            },
-        }
-    )
+    return {
+        "Namespace": {
+            "Type": "AWS::ServiceDiscovery::PrivateDnsNamespace",
+            "Properties": namespace,
+        },
+        "Registry": {
+            "Type": "AWS::ServiceDiscovery::Service",
+            "Properties": {"DnsConfig": records},
+        },
+    }
+
+
+def test_a_service_of_cloud_map_is_not_deleted_with_instances(stack: Stack) -> None:
+    stack.create(discovery(stack))
     client, service = stack.cloud.client("servicediscovery"), stack.physical_ids()["Registry"]
     where = {"ServiceId": service, "InstanceId": "by-hand"}
     client.register_instance(**where, Attributes={"AWS_INSTANCE_IPV4": "10.0.0.1"})
@@ -986,6 +988,50 @@ def test_a_service_of_cloud_map_is_not_deleted_with_instances(stack: Stack) -> N
     assert "registered instances" in stack.reasons()["Registry DELETE_FAILED"]
     client.deregister_instance(**where)
     stack.delete()
+
+
+def test_an_instance_takes_the_place_of_the_one_with_its_id(stack: Stack) -> None:
+    stack.create(discovery(stack))
+    client, service = stack.cloud.client("servicediscovery"), stack.physical_ids()["Registry"]
+
+    for id_, address in (("one", "10.0.0.1"), ("other", "10.0.0.2"), ("one", "10.0.0.3")):
+        client.register_instance(
+            ServiceId=service, InstanceId=id_, Attributes={"AWS_INSTANCE_IPV4": address}
+        )
+
+    instances = client.list_instances(ServiceId=service)["Instances"]
+    assert {each["Id"]: each["Attributes"]["AWS_INSTANCE_IPV4"] for each in instances} == {
+        "one": "10.0.0.3",
+        "other": "10.0.0.2",
+    }
+    assert len(instances) == 2
+
+
+def test_a_volume_is_encrypted_and_tagged_as_the_template_says(stack: Stack) -> None:
+    key = {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}}
+    properties = {
+        "AvailabilityZone": "us-east-1a",
+        "Size": 7,
+        "VolumeType": "gp3",
+        "Iops": 4000,
+        "Encrypted": True,
+        "KmsKeyId": {"Fn::GetAtt": ["Key", "Arn"]},
+        "Tags": [{"Key": "of", "Value": "whom"}],
+    }
+    volume = {"Type": "AWS::EC2::Volume", "Properties": properties}
+
+    assert stack.create({"Key": key, "Volume": volume}) == "CREATE_COMPLETE"
+
+    client, id_ = stack.cloud.client("ec2"), stack.physical_ids()["Volume"]
+    (found,) = client.describe_volumes(VolumeIds=[id_])["Volumes"]
+    arn = f":key/{stack.physical_ids()['Key']}"
+    assert found.pop("KmsKeyId").endswith(arn)
+    assert {name: found[name] for name in properties if name in found} == {
+        name: value for name, value in properties.items() if name != "KmsKeyId"
+    }
+    stack.delete()
+    with pytest.raises(ClientError, match="InvalidVolume"):
+        client.describe_volumes(VolumeIds=[id_])
 
 
 def test_what_is_ready_goes_on_while_a_custom_resource_waits_for_it(

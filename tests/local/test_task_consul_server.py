@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -261,6 +263,29 @@ def test_dates_do_not_count_where_a_faster_clock_writes_them(tmp_path: Path) -> 
         machine.agent(agent, ca.pem)
 
         assert status(f"http://{agent}:8500") == 200
+
+
+def test_a_server_reads_its_certificate_again_when_it_is_told_to(machine: Machine) -> None:
+    ca, address = Ca(), machine.address()
+    process = machine.server(address, ca.pem, *ca.issue("server.dc1.consul"))
+    assert status(f"http://{address}:8500") == 200
+    (certificate, key), (_, key_of_another) = (ca.issue("server.dc1.consul") for _ in range(2))
+    tls = machine.directory / address / "tls"
+
+    (tls / "server.pem").write_text(certificate)
+    (tls / "server-key.pem").write_text(key_of_another)
+    process.send_signal(signal.SIGHUP)
+    said = [process.stdout.readline() for _ in range(2)] if process.stdout else []
+    assert "KEY_VALUES_MISMATCH" in said[1]
+    assert ssl.get_server_certificate((address, 8501)) != certificate
+
+    (tls / "server-key.pem").write_text(key)
+    process.send_signal(signal.SIGHUP)
+    until(
+        lambda: ssl.get_server_certificate((address, 8501)) == certificate,
+        within=LONG_SECONDS,
+        what="the new certificate is served",
+    )
 
 
 def test_a_server_does_not_start_with_a_key_of_another_certificate(machine: Machine) -> None:

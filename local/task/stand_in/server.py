@@ -37,6 +37,7 @@ def run_server(config: Mapping[str, Any]) -> int:
     default = config.get("client_addr", "127.0.0.1")
     https = ports.get("https", -1)
     acl = config.get("acl", {})
+    context = _tls(config) if https > 0 else None
     consul = EmbeddedConsul(
         host=addresses.get("http", default),
         port=ports.get("http", _DEFAULT_HTTP_PORT),
@@ -45,8 +46,10 @@ def run_server(config: Mapping[str, Any]) -> int:
         initial_management=acl.get("tokens", {}).get("initial_management"),
         version=VERSION,
         flavour="current",
-        https=Https(addresses.get("https", default), https, _tls(config)) if https > 0 else None,
+        https=Https(addresses.get("https", default), https, context) if context else None,
     )
+    if context is not None:
+        signal.signal(signal.SIGHUP, lambda *_: _read_again(context, config))
     with consul:
         print("==> Consul agent running! (a stand-in server)", flush=True)
         ended.wait()
@@ -61,3 +64,20 @@ def _tls(config: Mapping[str, Any]) -> ssl.SSLContext:
     context.load_cert_chain(given["cert_file"], given["key_file"])
     context.verify_mode = ssl.CERT_REQUIRED if given.get("verify_incoming") else ssl.CERT_NONE
     return context
+
+
+def _read_again(context: ssl.SSLContext, config: Mapping[str, Any]) -> None:
+    """Let connections that are made from now on have the certificate that the files have by now."""
+    try:
+        renewed = _tls(config)
+    except OSError as error:
+        # A real one goes on with what it has, too.
+        print(f"==> {error}", flush=True)
+        return
+
+    def take_renewed(connection: ssl.SSLSocket | ssl.SSLObject, *_: Any) -> None:
+        connection.context = renewed
+
+    # At once. To load it into the context would be a moment with a certificate and no key.
+    context.sni_callback = take_renewed
+    print("==> Reloaded", flush=True)
