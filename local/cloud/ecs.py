@@ -374,7 +374,7 @@ class TaskLifecycle:
         ) -> Task:
             cluster = backend._get_cluster(cluster_str)
             task_id = task_str.rsplit("/", maxsplit=1)[-1]
-            for task in backend.tasks.get(cluster.name, {}).values():
+            for task in _begun_tasks(backend, cluster.name):
                 if task.id == task_id:
                     lifecycle._stop(
                         backend, task, reason or "Task stopped by user", "UserInitiated"
@@ -405,8 +405,7 @@ class TaskLifecycle:
             if len(tasks) > _MOST_TASKS:
                 raise InvalidParameterException(f"Tasks may have at most {_MOST_TASKS} items.")
             wanted = {task.split("/")[-1] for task in tasks}
-            known = list(backend.tasks.get(cluster.name, {}).values())
-            return [task for task in known if task.id in wanted]
+            return [task for task in _begun_tasks(backend, cluster.name) if task.id in wanted]
 
         return describe_tasks
 
@@ -433,7 +432,7 @@ class TaskLifecycle:
                 tests.append(lambda task: task.group == group)
             if container_instance:
                 tests.append(lambda task: container_instance in (task.container_instance_arn or ""))
-            known = list(backend.tasks.get(cluster.name, {}).values())
+            known = _begun_tasks(backend, cluster.name)
             return [task for task in known if all(test(task) for test in tests)]
 
         return list_tasks
@@ -791,10 +790,19 @@ def _family(task: Task) -> str:
     return str(task.task_definition_arn.split("/")[-1].split(":")[0])
 
 
+def _begun_tasks(backend: EC2ContainerServiceBackend, cluster_name: str) -> list[Task]:
+    """Return the tasks of a cluster, without those that moto has and whose life has not begun.
+
+    Those have nothing of what we add, and of the rest not all is right: moto's clock is not ours.
+    """
+    known = list(backend.tasks.get(cluster_name, {}).values())
+    return [task for task in known if "number" in task.__dict__]
+
+
 def _live_tasks(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:
     """Return the tasks of a service that have not stopped yet."""
     group = f"service:{service.name}"
-    tasks = list(backend.tasks.get(service.cluster_name, {}).values())
+    tasks = _begun_tasks(backend, service.cluster_name)
     return [task for task in tasks if task.group == group and task.last_status != "STOPPED"]
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
+from moto.ecs.models import ecs_backends
 
 from local.cloud import LocalCloud
+from local.cloud.ecs import TaskLifecycle
+from local.cloud.patching import replaced
 from local.cloud.waiting import until
 from tests.local.ecs_stages import standing_still
 
@@ -147,6 +152,34 @@ def test_a_task_that_ecs_does_not_know_is_told_beside_the_others(cloud: LocalClo
     answer = cloud.client("ecs").describe_tasks(cluster="c", tasks=asked)
     assert [found["taskArn"] for found in answer["tasks"]] == [task]
     assert answer["failures"] == [{"arn": absent, "reason": "MISSING"}]
+
+
+def test_a_task_is_shown_once_its_life_has_begun(cloud: LocalCloud) -> None:
+    made, seen = threading.Event(), threading.Event()
+    begin = TaskLifecycle._begin
+
+    def begin_when_seen(self: TaskLifecycle, backend: Any, task: Any) -> None:
+        made.set()
+        assert seen.wait(10)
+        begin(self, backend, task)
+
+    ecs = cloud.client("ecs")
+    with replaced(TaskLifecycle, "_begin", begin_when_seen), ThreadPoolExecutor(1) as pool:
+        started = pool.submit(run_task, cloud)
+        assert made.wait(10)
+        try:
+            known = set(ecs_backends[cloud.account][cloud.region].tasks["c"])
+            listed = set(ecs.list_tasks(cluster="c")["taskArns"])
+            others = sorted(known - listed)
+            described = ecs.describe_tasks(cluster="c", tasks=others[-100:])["tasks"]
+        finally:
+            seen.set()
+        task = started.result()
+
+    assert task in known
+    assert task not in listed
+    assert task not in {each["taskArn"] for each in described}
+    assert task in ecs.list_tasks(cluster="c")["taskArns"]
 
 
 def test_a_task_stopped_while_it_starts_never_runs(cloud: LocalCloud, events: Events) -> None:
