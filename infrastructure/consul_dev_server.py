@@ -20,7 +20,7 @@ from constructs import Construct
 import settings
 from containers import layout
 from infrastructure.consul_client import CA_PEM, DATA_DIR, GOSSIP_KEY, SET_ADDRESS
-from infrastructure.consul_servers import ManagedServers
+from infrastructure.consul_servers import DEFAULT_NAMESPACE, DNS_LABEL, ManagedServers
 from infrastructure.handler_function import Network
 from infrastructure.mesh import CONSUL_IMAGE, Architecture, MeshError
 from infrastructure.secret_keys import DECRYPT, key_statements, without_key
@@ -29,8 +29,6 @@ from infrastructure.server_secrets import ServerSecrets
 
 CONTAINER = "consul-server"
 NODE_NAME = "consul-server"
-DNS_LABEL = "server"
-DEFAULT_NAMESPACE = "consul.internal"
 
 CONFIG = "CONSUL_SERVER_CONFIG"
 CERTIFICATE_PEM = "CONSUL_SERVER_CERTIFICATE_PEM"

@@ -25,8 +25,14 @@ from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
 import settings
-from infrastructure.consul_servers import ManagedServers, SnapshotStore
+from infrastructure.consul_servers import (
+    DEFAULT_NAMESPACE,
+    DNS_LABEL,
+    ManagedServers,
+    SnapshotStore,
+)
 from infrastructure.handler_function import Network
+from infrastructure.handler_functions import allow
 from infrastructure.mesh import CONSUL_IMAGE, MeshError
 from infrastructure.secret_keys import DECRYPT, key_statements
 from infrastructure.server_config import HTTPS_PORT, RPC_PORT, SERF_PORT, ServerConfig
@@ -44,7 +50,6 @@ _SIZES = (3, 5)
 # The configuration has the `tls` stanza and `ports.grpc_tls`.
 _OLDEST = (1, 14)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
-_DNS_LABEL = "server"
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _FILES = Path(__file__).resolve().parent / "server_files"
 _ON_THE_MACHINE = "/opt/consul-server"
@@ -135,7 +140,7 @@ class ConsulServerCluster(Construct):
         consul_version: str = CONSUL_VERSION,
         volume_gib: int = 100,
         volume_iops: int = 3000,
-        namespace_name: str = "consul.internal",
+        namespace_name: str = DEFAULT_NAMESPACE,
         encryption_key: kms.IKey | None = None,
         snapshots: Snapshots | None = None,
         certificate_lifetime: Duration | None = None,
@@ -162,7 +167,7 @@ class ConsulServerCluster(Construct):
         )
         subnets = _select_subnets(vpc, vpc_subnets)
         names = [f"consul-server-{number}" for number in range(1, servers + 1)]
-        self._host = f"{_DNS_LABEL}.{namespace_name}"
+        self._host = f"{DNS_LABEL}.{namespace_name}"
 
         self._secrets = ServerSecrets(
             self,
@@ -181,7 +186,7 @@ class ConsulServerCluster(Construct):
         # asks it goes on to the next address.
         self._dns = self._namespace.create_service(
             "Dns",
-            name=_DNS_LABEL,
+            name=DNS_LABEL,
             dns_record_type=servicediscovery.DnsRecordType.A,
             dns_ttl=Duration.seconds(15),
             routing_policy=servicediscovery.RoutingPolicy.MULTIVALUE,
@@ -444,16 +449,16 @@ class ConsulServerCluster(Construct):
         stack = Stack.of(self)
         key = self._secrets.encryption_key
         return [
-            _allow(["s3:GetObject"], files.bucket.arn_for_objects(files.s3_object_key)),
-            _allow(["secretsmanager:GetSecretValue"], *secret_arns),
+            allow(["s3:GetObject"], files.bucket.arn_for_objects(files.s3_object_key)),
+            allow(["secretsmanager:GetSecretValue"], *secret_arns),
             *key_statements(self, DECRYPT, [key]),
             # Neither can be limited. The first one also for Consul's cloud auto-join.
-            _allow(["ec2:DescribeInstances", "ec2:DescribeVolumes"], "*"),
-            _allow(
+            allow(["ec2:DescribeInstances", "ec2:DescribeVolumes"], "*"),
+            allow(
                 ["ec2:AttachVolume"],
                 stack.format_arn(service="ec2", resource="volume", resource_name=volume.volume_id),
             ),
-            _allow(
+            allow(
                 ["ec2:AttachVolume"],
                 stack.format_arn(service="ec2", resource="instance", resource_name="*"),
                 StringEquals={
@@ -463,7 +468,7 @@ class ConsulServerCluster(Construct):
             ),
             # What EC2 needs to attach a volume that a key encrypts (EC2 user guide, "Requirements
             # for Amazon EBS encryption"; CDK's own `grant_attach_volume` has the same conditions).
-            _allow(
+            allow(
                 ["kms:CreateGrant"],
                 key.key_arn,
                 Bool={"kms:GrantIsForAWSResource": "true"},
@@ -472,7 +477,7 @@ class ConsulServerCluster(Construct):
                     "kms:GrantConstraintType": "EncryptionContextSubset",
                 },
             ),
-            _allow(
+            allow(
                 [
                     "servicediscovery:DeregisterInstance",
                     "servicediscovery:GetInstance",
@@ -481,9 +486,9 @@ class ConsulServerCluster(Construct):
                 self._dns.service_arn,
             ),
             # Operations have no ARN to limit this to.
-            _allow(["servicediscovery:GetOperation"], "*"),
+            allow(["servicediscovery:GetOperation"], "*"),
             # Cloud Map writes the record with the permissions of who registers.
-            _allow(
+            allow(
                 ["route53:ChangeResourceRecordSets", "route53:GetHostedZone"],
                 stack.format_arn(
                     service="route53",
@@ -494,16 +499,8 @@ class ConsulServerCluster(Construct):
                     arn_format=ArnFormat.SLASH_RESOURCE_NAME,
                 ),
             ),
-            _allow(["cloudformation:SignalResource"], stack.stack_id),
+            allow(["cloudformation:SignalResource"], stack.stack_id),
         ]
-
-
-def _allow(
-    actions: Sequence[str], *resources: str, **conditions: Mapping[str, str]
-) -> iam.PolicyStatement:
-    return iam.PolicyStatement(
-        actions=list(actions), resources=list(resources), conditions=conditions or None
-    )
 
 
 def _start(files: s3_assets.Asset, machine: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,11 @@ from constructs import Construct
 from infrastructure.handler_function import Network
 from infrastructure.server_secrets import ServerSecrets
 
+DNS_LABEL = "server"
+"""Servers that the same app makes are reached at `server.<namespace>`."""
+DEFAULT_NAMESPACE = "consul.internal"
+"""The private DNS namespace that is made for them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotStore:

@@ -165,6 +165,10 @@ class HandlerFunctions:
         )
 
 
-def allow(actions: Sequence[str], *resources: str) -> iam.PolicyStatement:
-    """Return the statement that allows actions on resources."""
-    return iam.PolicyStatement(actions=list(actions), resources=list(resources))
+def allow(
+    actions: Sequence[str], *resources: str, **conditions: Mapping[str, str]
+) -> iam.PolicyStatement:
+    """Return the statement that allows actions on resources, under conditions: by operator."""
+    return iam.PolicyStatement(
+        actions=list(actions), resources=list(resources), conditions=conditions or None
+    )

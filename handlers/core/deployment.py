@@ -105,50 +105,53 @@ class Deployment:
 
 def client_token(secret_prefix: str, cluster_arn: str) -> dict[str, Any]:
     """Return the token and the policy of all consul-client containers."""
-    policy_name = names.client_policy_name(secret_prefix)
-    return {
-        "token": _shared_token(names.CLIENT_TOKEN_DESCRIPTION, policy_name, cluster_arn),
-        "policy": {
-            "name": policy_name,
-            "description": names.with_cluster_line(names.CLIENT_POLICY_DESCRIPTION, cluster_arn),
-            "rules": names.CLIENT_POLICY_RULES,
-            # What HashiCorp's controller made before us says only this.
-            "adopt": names.CLIENT_POLICY_DESCRIPTION,
-        },
-    }
+    wanted = _with_own_policy(
+        cluster_arn,
+        token=names.CLIENT_TOKEN_DESCRIPTION,
+        policy=names.CLIENT_POLICY_DESCRIPTION,
+        policy_name=names.client_policy_name(secret_prefix),
+        rules=names.CLIENT_POLICY_RULES,
+    )
+    # What HashiCorp's controller made before us says only this.
+    wanted["policy"]["adopt"] = names.CLIENT_POLICY_DESCRIPTION
+    return wanted
 
 
 def controller_token(secret_prefix: str, cluster_arn: str) -> dict[str, Any]:
     """Return the token and the policy of the controller itself."""
-    policy_name = names.controller_policy_name(secret_prefix)
-    return {
-        "token": _shared_token(names.CONTROLLER_TOKEN_DESCRIPTION, policy_name, cluster_arn),
-        "policy": {
-            "name": policy_name,
-            "description": names.with_cluster_line(
-                names.CONTROLLER_POLICY_DESCRIPTION, cluster_arn
-            ),
-            "rules": names.CONTROLLER_POLICY_RULES,
-        },
-    }
+    return _with_own_policy(
+        cluster_arn,
+        token=names.CONTROLLER_TOKEN_DESCRIPTION,
+        policy=names.CONTROLLER_POLICY_DESCRIPTION,
+        policy_name=names.controller_policy_name(secret_prefix),
+        rules=names.CONTROLLER_POLICY_RULES,
+    )
 
 
 def server_token(secret_prefix: str, cluster_arn: str) -> dict[str, Any]:
     """Return the token and the policy of the servers' own agents."""
-    policy_name = names.server_policy_name(secret_prefix)
+    return _with_own_policy(
+        cluster_arn,
+        token=names.SERVER_TOKEN_DESCRIPTION,
+        policy=names.SERVER_POLICY_DESCRIPTION,
+        policy_name=names.server_policy_name(secret_prefix),
+        rules=names.SERVER_POLICY_RULES,
+    )
+
+
+def _with_own_policy(
+    cluster_arn: str, *, token: str, policy: str, policy_name: str, rules: str
+) -> dict[str, Any]:
+    """Return a shared token, and the policy that it alone has; the texts describe the two."""
     return {
-        "token": _shared_token(names.SERVER_TOKEN_DESCRIPTION, policy_name, cluster_arn),
+        "token": {
+            "description": names.with_cluster_line(token, cluster_arn),
+            "service_identities": [],
+            "policies": [policy_name],
+        },
         "policy": {
             "name": policy_name,
-            "description": names.with_cluster_line(names.SERVER_POLICY_DESCRIPTION, cluster_arn),
-            "rules": names.SERVER_POLICY_RULES,
+            "description": names.with_cluster_line(policy, cluster_arn),
+            "rules": rules,
         },
-    }
-
-
-def _shared_token(description: str, policy_name: str, cluster_arn: str) -> dict[str, Any]:
-    return {
-        "description": names.with_cluster_line(description, cluster_arn),
-        "service_identities": [],
-        "policies": [policy_name],
     }
