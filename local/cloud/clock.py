@@ -13,6 +13,9 @@ class CloudClock:
     states, retries and scheduled rules come 60 times as soon, and whatever it writes the time to
     (tasks, secrets, executions, events) shows that so much time has gone by. Work does not go
     faster, so time-outs of work are left as they are.
+
+    One that goes faster is counted by the monotonic clock, as our waiting is: where the machine's
+    clock is set back by a second, the time in the cloud would go back by a minute.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -20,11 +23,16 @@ class CloudClock:
             raise ValueError(f"A cloud's clock can go faster, not slower, than ours: {speed:g}.")
         self.speed = speed
         self.started = time.time()
-        """When it was started; the only moment at which it shows our time."""
+        """When it was started, in seconds since the epoch; one that goes faster shows our time only
+        then."""
+        self.origin = time.monotonic()
+        """The same moment by the monotonic clock, which all processes of a machine share."""
 
     def time(self) -> float:
         """Return the seconds since the epoch."""
-        return self.started + (time.time() - self.started) * self.speed
+        if self.speed == 1:
+            return time.time()
+        return self.started + (time.monotonic() - self.origin) * self.speed
 
     def now(self) -> datetime.datetime:
         """Return the time, in UTC."""

@@ -151,6 +151,7 @@ class LambdaRuntime:
             self._clock = {
                 "function": function_clock,
                 "started": clock.started,
+                "origin": clock.origin,
                 "speed": clock.speed,
             }
         self._lock = threading.Lock()

@@ -148,7 +148,7 @@ def _become_sandbox(request: dict[str, Any], output: int, alive_reader: int) -> 
     _exit(0)
 
 
-def _set_clock(function: str, started: float, speed: float) -> None:
+def _set_clock(function: str, started: float, origin: float, speed: float) -> None:
     """Let a function of the asset tell the time of a cloud whose clock goes faster.
 
     It is ``CloudClock.now``, which can not be imported here.
@@ -160,7 +160,7 @@ def _set_clock(function: str, started: float, speed: float) -> None:
         return  # another asset, which does without it
 
     def now() -> datetime.datetime:
-        seconds = started + (time.time() - started) * speed
+        seconds = started + (time.monotonic() - origin) * speed
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
     setattr(module, name, now)

@@ -48,6 +48,25 @@ def test_a_fast_clock_is_ahead_by_what_has_gone_by_so_often() -> None:
     assert clock.wait(30) == 0.5
 
 
+def test_a_fast_clock_goes_on_when_the_machines_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = CloudClock(speed=60)
+    before = clock.time()
+    an_hour_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: an_hour_ago)
+    assert clock.time() > before
+
+
+def test_a_clock_that_is_not_faster_follows_the_machines_when_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = CloudClock()
+    tomorrow = time.time() + 86_400
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    assert clock.time() == tomorrow
+
+
 @pytest.mark.parametrize("speed", [0, 0.5, -1])
 def test_a_clock_can_not_go_slower_than_ours(speed: float) -> None:
     with pytest.raises(ValueError, match="not slower"):

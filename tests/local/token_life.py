@@ -156,19 +156,21 @@ class TokenLife:
 
     def live_tasks(self) -> list[str]:
         """Return the tasks that have not stopped yet, those that drain included."""
-        cluster = self.deployment.cluster
-        arns = [
-            arn
-            for status in ("RUNNING", "STOPPED")
-            for page in self.ecs.get_paginator("list_tasks").paginate(
-                cluster=cluster, desiredStatus=status
-            )
-            for arn in page["taskArns"]
-        ]
+        arns = [*self.wanted_tasks(), *self._tasks("STOPPED")]
         if not arns:
             return []
-        tasks = self.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"]
+        tasks = self.ecs.describe_tasks(cluster=self.deployment.cluster, tasks=arns)["tasks"]
         return [task["taskArn"] for task in tasks if task["lastStatus"] != "STOPPED"]
+
+    def wanted_tasks(self) -> list[str]:
+        """Return the tasks that are to run, without those that drain."""
+        return self._tasks("RUNNING")
+
+    def _tasks(self, desired_status: str) -> list[str]:
+        pages = self.ecs.get_paginator("list_tasks").paginate(
+            cluster=self.deployment.cluster, desiredStatus=desired_status
+        )
+        return [arn for page in pages for arn in page["taskArns"]]
 
     def live_tasks_of(self, service: str) -> list[dict[str, Any]]:
         """Return the tasks of an ECS service that have not stopped yet."""
