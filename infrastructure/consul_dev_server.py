@@ -20,7 +20,13 @@ from constructs import Construct
 import settings
 from containers import layout
 from infrastructure.consul_client import CA_PEM, DATA_DIR, GOSSIP_KEY, SET_ADDRESS
-from infrastructure.consul_servers import DEFAULT_NAMESPACE, DNS_LABEL, ManagedServers
+from infrastructure.consul_servers import (
+    DEFAULT_NAMESPACE,
+    DNS_LABEL,
+    NAMESPACE_RULE,
+    ManagedServers,
+    is_namespace,
+)
 from infrastructure.handler_function import Network
 from infrastructure.mesh import CONSUL_IMAGE, Architecture, MeshError
 from infrastructure.secret_keys import DECRYPT, key_statements, without_key
@@ -413,7 +419,8 @@ class ConsulDevServer(Construct):
             ),
         )
         for peer in ui.allow_from:
-            listener.connections.allow_default_port_from(peer, "Consul's UI")
+            # EC2 takes no apostrophe in it.
+            listener.connections.allow_default_port_from(peer, "UI of Consul")
         return balancer
 
 
@@ -482,21 +489,8 @@ def _name_problems(datacenter: str, namespace: str | servicediscovery.INamespace
             )
     elif Token.is_unresolved(namespace):
         yield "namespace has to be known at synthesis. Give the text itself, or the namespace."
-    elif not _is_domain(namespace):
-        yield (
-            "namespace must be the DNS name of a private namespace, such as "
-            f'{DEFAULT_NAMESPACE}. It is "{namespace}".'
-        )
-
-
-def _is_domain(name: str) -> bool:
-    """Whether a host of a domain of that name has an address that others accept."""
-    address = f"https://{DNS_LABEL}.{name}:{HTTPS_PORT}"
-    return (
-        not name.endswith(".")
-        and name != ""
-        and settings.problem_of(address, settings.HttpAddress) is None
-    )
+    elif not is_namespace(namespace):
+        yield f'namespace must be {NAMESPACE_RULE}. It is "{namespace}".'
 
 
 def _place_problems(cluster: ecs.ICluster, vpc: ec2.IVpc) -> Iterator[str]:

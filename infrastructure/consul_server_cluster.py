@@ -28,8 +28,10 @@ import settings
 from infrastructure.consul_servers import (
     DEFAULT_NAMESPACE,
     DNS_LABEL,
+    NAMESPACE_RULE,
     ManagedServers,
     SnapshotStore,
+    is_namespace,
 )
 from infrastructure.handler_function import Network
 from infrastructure.handler_functions import allow
@@ -50,7 +52,6 @@ _SIZES = (3, 5)
 # The configuration has the `tls` stanza and `ports.grpc_tls`.
 _OLDEST = (1, 14)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
-_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _FILES = Path(__file__).resolve().parent / "server_files"
 _ON_THE_MACHINE = "/opt/consul-server"
 # From the shutdown of the old machine to the health of the new one. The scripts' own limits, one
@@ -367,10 +368,14 @@ class ConsulServerCluster(Construct):
                 iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")
             ],
         )
+        # After the image's own, which may be one object for all servers. (CDK would begin with it
+        # itself, but only in an app with the flag for that.)
+        user_data = ec2.UserData.custom(self._machine_image.get_image(scope).user_data.render())
         launch_template = ec2.LaunchTemplate(
             scope,
             "LaunchTemplate",
             machine_image=self._machine_image,
+            user_data=user_data,
             instance_type=self._instance_type,
             role=role,
             security_group=self._security_group,
@@ -413,8 +418,9 @@ class ConsulServerCluster(Construct):
             "AGENT_TOKEN_SECRET": self._secrets.agent_token_secret.secret_arn,
         }
         stack = Stack.of(self)
-        user_data = cast("ec2.UserData", launch_template.user_data)
         user_data.add_commands(
+            # A volume that becomes larger is a new machine, which makes its file system larger.
+            f"# The data volume has {self._volume_size.to_gibibytes()} GiB.",
             *_start(
                 files,
                 {
@@ -429,12 +435,13 @@ class ConsulServerCluster(Construct):
                     ),
                     **secrets,
                 },
-            )
+            ),
         )
         for statement in self._statements(name, volume, files, list(secrets.values())):
             role.add_to_policy(statement)
-        # A machine finds what it may do, when it starts.
-        group.node.add_dependency(role)
+        # A machine finds what it may do when it starts, and its way to AWS; and still has both when
+        # it ends, to take its address out of Cloud Map, which deletes no service that has one.
+        group.node.add_dependency(role, subnet.internet_connectivity_established)
         for tagged in (volume, launch_template, group):
             Tags.of(tagged).add(SERVER_TAG, name)
             Tags.of(tagged).add(CLUSTER_TAG, self._cluster_tag)
@@ -472,10 +479,9 @@ class ConsulServerCluster(Construct):
                 ["kms:CreateGrant"],
                 key.key_arn,
                 Bool={"kms:GrantIsForAWSResource": "true"},
-                StringEquals={
-                    "kms:ViaService": f"ec2.{stack.region}.amazonaws.com",
-                    "kms:GrantConstraintType": "EncryptionContextSubset",
-                },
+                StringEquals={"kms:GrantConstraintType": "EncryptionContextSubset"},
+                # As in `key_statements`: AWS does not say how it ends in other partitions.
+                StringLike={"kms:ViaService": f"ec2.{stack.region}.amazonaws.com*"},
             ),
             allow(
                 [
@@ -567,8 +573,8 @@ def _name_problems(datacenter: str, namespace_name: str) -> Iterator[str]:
             return
     if (problem := settings.problem_of(datacenter, settings.Datacenter)) is not None:
         yield f"datacenter must be {settings.DATACENTER_RULE}. It is {problem}."
-    if not _DNS_NAME.fullmatch(namespace_name):
-        yield f'namespace_name is "{namespace_name}". Give a DNS name such as consul.internal.'
+    if not is_namespace(namespace_name):
+        yield f'namespace_name must be {NAMESPACE_RULE}. It is "{namespace_name}".'
 
 
 def _version_problems(version: str) -> Iterator[str]:

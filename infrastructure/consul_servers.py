@@ -14,13 +14,29 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+import settings
 from infrastructure.handler_function import Network
+from infrastructure.server_config import HTTPS_PORT
 from infrastructure.server_secrets import ServerSecrets
 
 DNS_LABEL = "server"
 """Servers that the same app makes are reached at `server.<namespace>`."""
 DEFAULT_NAMESPACE = "consul.internal"
 """The private DNS namespace that is made for them."""
+NAMESPACE_RULE = f"the DNS name of a private namespace, such as {DEFAULT_NAMESPACE}"
+
+
+def is_namespace(name: str) -> bool:
+    """Whether servers in a private DNS namespace of that name have an address that others accept.
+
+    What is empty or ends with a dot would be a part of one, but not what Cloud Map makes.
+    """
+    address = f"https://{DNS_LABEL}.{name}:{HTTPS_PORT}"
+    return (
+        name != ""
+        and not name.endswith(".")
+        and settings.problem_of(address, settings.HttpAddress) is None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -368,6 +368,24 @@ def test_a_server_with_a_public_address_is_in_the_public_subnets(
     assert "Vpc/PublicSubnet1/DefaultRoute" in service["DependsOn"]
 
 
+def test_rules_are_described_in_characters_that_ec2_takes(template: ReadableTemplate) -> None:
+    rules = [
+        *template.of_type("AWS::EC2::SecurityGroupIngress").values(),
+        *(
+            rule
+            for group in template.of_type("AWS::EC2::SecurityGroup").values()
+            for rule in group.get("SecurityGroupIngress", [])
+        ),
+    ]
+    said = {rule["Description"] for rule in rules if "AWS::" not in rule["Description"]}
+
+    assert said
+    # EC2 API reference, IpRange: without an apostrophe, and a rule has no "&" either.
+    assert [
+        text for text in said if not re.fullmatch(r"[\w .:/()#,@\[\]+=;{}!$*-]{,255}", text)
+    ] == []
+
+
 # --------------------------------------------------------------------------------------------------
 # The load balancer
 # --------------------------------------------------------------------------------------------------

@@ -269,6 +269,18 @@ def test_groups_are_one_after_the_other_and_each_after_what_its_machine_may_do(
         assert chain[server] == sorted(expected)
 
 
+def test_a_machine_has_its_way_out_as_long_as_it_is_there(stack: cdk.Stack) -> None:
+    vpc = ec2.Vpc(stack, "Vpc", restrict_default_security_group=False)
+
+    made = ConsulServerCluster(stack, "Consul", vpc=vpc)
+
+    # It still needs it when the stack is deleted: to take its address out of Cloud Map, which
+    # deletes no service that has one.
+    for group in made.groups:
+        needed = {construct.node.path for construct in group.node.dependencies}
+        assert any(re.fullmatch(r"Prod/Vpc/PrivateSubnet\d/DefaultRoute", path) for path in needed)
+
+
 def test_a_data_volume_is_encrypted_in_the_zone_of_its_machine_and_kept(deployed: Cluster) -> None:
     volumes = {
         name: resource
@@ -396,10 +408,8 @@ def test_a_machine_may_do_this_and_nothing_else(deployed: Cluster) -> None:
                 "Resource": key,
                 "Condition": {
                     "Bool": {"kms:GrantIsForAWSResource": "true"},
-                    "StringEquals": {
-                        "kms:ViaService": "ec2.eu-west-1.amazonaws.com",
-                        "kms:GrantConstraintType": "EncryptionContextSubset",
-                    },
+                    "StringEquals": {"kms:GrantConstraintType": "EncryptionContextSubset"},
+                    "StringLike": {"kms:ViaService": "ec2.eu-west-1.amazonaws.com*"},
                 },
             },
             {
@@ -501,6 +511,54 @@ def test_the_user_data_say_whose_place_the_machine_takes(deployed: Cluster) -> N
         "CERTIFICATE_SECRET": secret_arn("Certificate-consul-server-2"),
         "AGENT_TOKEN_SECRET": secret_arn("AgentToken"),
     }
+
+
+def test_a_larger_volume_is_a_new_machine_which_makes_its_file_system_larger(
+    deployed: Cluster, customized: Cluster
+) -> None:
+    assert "has 100 GiB" in user_data(deployed)
+    assert "has 200 GiB" in user_data(customized)
+
+
+def given_user_data(made: ConsulServerCluster, name: str) -> list[str]:
+    """Return the user data of a server's machine as they are given to CDK."""
+    server = made.node.find_child("Servers").node.find_child(name)
+    template = server.node.find_child("LaunchTemplate")
+    assert isinstance(template, ec2.LaunchTemplate)
+    assert template.user_data is not None
+    return template.user_data.render().splitlines()
+
+
+def test_an_app_without_the_flags_of_new_apps_has_the_same_user_data(
+    deployed: Cluster, synthesize_once: SynthesizeOnce
+) -> None:
+    stack = cdk.Stack(cdk.App(), "Prod")
+    made = ConsulServerCluster(stack, "Consul", vpc=vpc_of(stack))
+
+    lines, expected = given_user_data(made, "consul-server-2"), user_data(deployed).splitlines()
+    assert lines[0] == expected[0] == "#!/bin/bash"
+    assert lines[-1] == expected[-1]
+    assert len(lines) == len(expected)
+
+
+def test_what_the_image_is_given_comes_first_and_each_machine_takes_its_own_place(
+    stack: cdk.Stack,
+) -> None:
+    of_the_image = ec2.UserData.for_linux()
+    of_the_image.add_commands("echo 'the proxy of the company'")
+    made = ConsulServerCluster(
+        stack,
+        "Consul",
+        vpc=vpc_of(stack),
+        machine_image=ec2.MachineImage.generic_linux(
+            {"eu-west-1": "ami-0123456789abcdef0"}, user_data=of_the_image
+        ),
+    )
+
+    for name in ("consul-server-1", "consul-server-2", "consul-server-3"):
+        lines = given_user_data(made, name)
+        assert lines[:2] == ["#!/bin/bash", "echo 'the proxy of the company'"]
+        assert [line for line in lines if line.startswith("NODE_NAME=")] == [f"NODE_NAME='{name}'"]
 
 
 def test_scripts_use_no_variable_that_nobody_sets(deployed: Cluster) -> None:
@@ -788,9 +846,15 @@ def stack(synthesize_once: SynthesizeOnce) -> cdk.Stack:
             {"namespace_name": lambda: cdk.Aws.REGION},
             "namespace_name has to be known at synthesis. Give the text itself.",
         ),
-        (
-            {"namespace_name": "consul internal"},
-            'namespace_name is "consul internal". Give a DNS name such as consul.internal.',
+        *(
+            (
+                {"namespace_name": name},
+                (
+                    "namespace_name must be the DNS name of a private namespace, such as "
+                    f'consul.internal. It is "{name}".'
+                ),
+            )
+            for name in ("consul internal", "", "consul.internal.", "10.0.0.1", "a." * 126 + "a")
         ),
         (
             {"consul_version": "latest"},
