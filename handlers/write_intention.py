@@ -10,9 +10,10 @@ from typing import Any
 from handlers.clients.consul import ConsulClient, Json
 from handlers.clients.consul_connection import consul
 from handlers.core import environment, names
-from handlers.core.errors import ForeignObject, InvalidEvent, InvalidServiceName
+from handlers.core.errors import ForeignObject, InvalidEvent
 from handlers.core.step import step
 from handlers.core.step_input import take
+from handlers.core.workflow_input import service_name
 
 _ACTIONS = ("allow", "deny")
 _WANTED_BY = re.compile(r"[A-Za-z0-9-]{1,20}")
@@ -31,8 +32,10 @@ def handler(state: Mapping[str, Any]) -> dict[str, Any]:
 
     One that several want is removed when the last of them does not want it any more: CloudFormation
     makes what replaces a resource before it deletes that. Without `wanted_by` it is removed at
-    once. (Consul has no way to change an intention only if it is still what was read. Of two that
-    start to want the same at the same moment, one may be forgotten.)
+    once. (Consul has no way to change one intention only if it is still what was read: that it has
+    for all of a destination's at once. Of two that start to want the same at the same moment, one
+    may be forgotten; and one that starts to in the moment in which the last other one stops may
+    find it gone afterwards.)
 
     Result: `{"change": "created" | "updated" | "unchanged" | "removed" | "absent" | "still wanted"
     | "foreign kept"}`.
@@ -93,28 +96,16 @@ class _Wish:
             )
             raise InvalidEvent(message)
         return cls(
-            source=_name(intention, "source"),
-            destination=_name(intention, "destination"),
+            source=service_name(intention.get("source"), "intention.source", or_all=True),
+            destination=service_name(
+                intention.get("destination"), "intention.destination", or_all=True
+            ),
             action=None if remove else action,
             wanted_by=wanted_by,
         )
 
     def __str__(self) -> str:
         return f'The intention of "{self.source}" to "{self.destination}"'
-
-
-def _name(intention: Mapping[str, Any], key: str) -> str:
-    name = intention.get(key)
-    if not isinstance(name, str):
-        message = f"intention.{key} must be the name of a service, a text; it is {name!r:.200}."
-        raise InvalidEvent(message)
-    if not names.is_valid_in_intention(name):
-        message = (
-            f'intention.{key} is {name!r:.300}, which is neither a valid service name nor "*". '
-            f"Allowed: {names.SERVICE_NAME_RULE}."
-        )
-        raise InvalidServiceName(message)
-    return name
 
 
 def _write(client: ConsulClient, existing: Json | None, wish: _Wish) -> str:

@@ -10,14 +10,13 @@ from constructs import Construct
 from handlers.core import environment
 from infrastructure.consul_servers import SnapshotStore
 from infrastructure.handler_functions import HandlerFunctions, allow
-from infrastructure.secret_keys import key_statements
+from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
 from workflows.server_snapshot import LONGEST_TRANSFER, ServerSnapshot
 from workflows.snapshot_restore import SnapshotRestore
 
-# S3 user guide, "Using server-side encryption with AWS KMS keys": an object is written with the
-# first, and read with the second.
-_WRITE = ("kms:GenerateDataKey",)
-_READ = ("kms:Decrypt",)
+# S3 user guide, "Using server-side encryption with AWS KMS keys": an object is read with `DECRYPT`
+# on its key. It is written with `ENCRYPT`, for S3 decrypts a bucket key before it uses that again
+# ("S3 Bucket Keys and replication"). Nobody can read by that who may not get the objects.
 
 
 class ServerSnapshots(Construct):
@@ -74,7 +73,7 @@ class ServerSnapshots(Construct):
                 variables=variables,
                 statements=[
                     allow(["s3:PutObject"], snapshots),
-                    *key_statements(self, _WRITE, [store.encryption_key], service="s3"),
+                    *key_statements(self, ENCRYPT, [store.encryption_key], service="s3"),
                 ],
                 timeout=LONGEST_TRANSFER,
                 ephemeral_storage=store.largest,
@@ -97,7 +96,7 @@ class ServerSnapshots(Construct):
                         resources=[store.bucket.bucket_arn],
                         conditions={"StringLike": {"s3:prefix": f"{store.prefix}/*"}},
                     ),
-                    *key_statements(self, _READ, [store.encryption_key], service="s3"),
+                    *key_statements(self, DECRYPT, [store.encryption_key], service="s3"),
                 ],
                 timeout=LONGEST_TRANSFER,
                 ephemeral_storage=store.largest,

@@ -90,8 +90,10 @@ class SnapshotBucket:
 
         """
         # Not by asking for it: without the right to list the whole bucket, what is absent is
-        # answered as what is forbidden.
-        if not any(found.key == key for found in self._snapshots(key)):
+        # answered as what is forbidden. So is the search for what can be none of ours.
+        if self._snapshot(key) is None or not any(
+            found.key == key for found in self._snapshots(key)
+        ):
             message = (
                 f"There is no snapshot {self.url(key)}. A key looks like "
                 f"{self._folder}20261126T081500Z-1234.snap; ServerSnapshot's output has that of "
@@ -120,10 +122,14 @@ class SnapshotBucket:
                 )
                 keys = [aws.member(each, "Key", str) for each in answer.get("Contents", [])]
                 token = answer.get("NextContinuationToken")
-            for key in keys:
-                name = _NAME.fullmatch(key.removeprefix(self._folder))
-                if key.startswith(self._folder) and name is not None:
-                    yield _Snapshot(name.group(1), int(name.group(2)), key)
+            yield from filter(None, map(self._snapshot, keys))
             if token is None:
                 return
             following = {"ContinuationToken": token}
+
+    def _snapshot(self, key: str) -> _Snapshot | None:
+        """Return what the key of a snapshot says, or None if it is something else's."""
+        name = _NAME.fullmatch(key.removeprefix(self._folder))
+        if name is None or not key.startswith(self._folder):
+            return None
+        return _Snapshot(name.group(1), int(name.group(2)), key)

@@ -27,7 +27,7 @@ def named_subject(event: Mapping[str, Any]) -> Subject | None:
         message = f'The input has both "{given[0]}" and "{given[1]}". Give one of them.'
         raise InvalidEvent(message)
     if "service" in event:
-        return Subject(service=_service_name(event["service"]))
+        return Subject(service=service_name(event["service"], "service"))
     token = event["token"]
     if not isinstance(token, str) or token not in _SHARED:
         message = f'token must be "client" or "controller"; it is {token!r:.200}.'
@@ -35,14 +35,20 @@ def named_subject(event: Mapping[str, Any]) -> Subject | None:
     return _SHARED[token]
 
 
-def _service_name(name: Any) -> str:
+def service_name(name: Any, where: str, *, or_all: bool = False) -> str:
+    """Return the name of a service that an input has somewhere; with `or_all`, "*" is one, too.
+
+    Raises:
+        InvalidEvent: if it is no text.
+        InvalidServiceName: if Consul would not take it.
+
+    """
     if not isinstance(name, str):
-        message = f"service must be the name of a service, a text; it is {name!r:.200}."
+        message = f"{where} must be the name of a service, a text; it is {name!r:.200}."
         raise InvalidEvent(message)
-    if not names.is_valid_service_name(name):
-        message = (
-            f"The input asks for the service {name!r:.300}, which is no valid service name. "
-            f"Allowed: {names.SERVICE_NAME_RULE}."
-        )
+    is_valid = names.is_valid_in_intention if or_all else names.is_valid_service_name
+    if not is_valid(name):
+        what = 'neither a valid service name nor "*"' if or_all else "no valid service name"
+        message = f"{where} is {name!r:.300}, which is {what}. Allowed: {names.SERVICE_NAME_RULE}."
         raise InvalidServiceName(message)
     return name

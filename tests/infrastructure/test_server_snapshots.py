@@ -43,7 +43,8 @@ def test_who_takes_snapshots_may_write_them_and_nothing_else(snapshots_stack: De
         CONTROLLER_SECRET_ARN: {READ},
         f"{KEY_ARN} via secretsmanager.eu-west-1.amazonaws.com*": {"kms:Decrypt"},
         OBJECTS: {"s3:PutObject"},
-        f"{KEY_ARN} via s3.eu-west-1.amazonaws.com*": {"kms:GenerateDataKey"},
+        # The second one is for the bucket's own key, not for objects: those it may not get.
+        f"{KEY_ARN} via s3.eu-west-1.amazonaws.com*": {"kms:GenerateDataKey", "kms:Decrypt"},
     }
 
 

@@ -333,9 +333,7 @@ def test_a_service_that_is_named_gets_its_own_rules_too(steps: Steps) -> None:
 @pytest.mark.usefixtures("_aws")
 def test_a_named_service_needs_a_valid_name(steps: Steps, name: str) -> None:
     error = steps.fail(check_tags, input_with({"service": name}), InvalidServiceName)
-    assert str(error) == (
-        f"The input asks for the service {name!r}, which is no valid service name. Allowed: {RULE}."
-    )
+    assert str(error) == (f"service is {name!r}, which is no valid service name. Allowed: {RULE}.")
 
 
 @pytest.mark.parametrize("name", ["consul-client-token", "consul-controller-token"])

@@ -547,6 +547,19 @@ def test_what_is_no_snapshot_of_ours_is_not_found(
     assert len(embedded.embedded.requests) == before
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["20260105T201001Z-1.snap", f"{FOLDER}-2/20260105T201001Z-1.snap", "../secret", "x" * 3000],
+)
+def test_what_the_role_may_not_look_for_is_not_found_either(
+    embedded: ConsulState, snapshots: SnapshotsState, steps: Steps, key: str
+) -> None:
+    del embedded, snapshots
+    with answering(aws.client("s3"), "ListObjectsV2", status=403, code="AccessDenied"):
+        error = steps.fail(restore_snapshot, {"event": {"snapshot": key}}, SnapshotNotFound)
+    assert f"A key looks like {FOLDER}/20261126T081500Z-1234.snap" in str(error)
+
+
 def test_an_empty_bucket_has_no_newest_snapshot(
     embedded: ConsulState, snapshots: SnapshotsState, steps: Steps
 ) -> None:

@@ -64,7 +64,7 @@ def test_an_input_that_names_something_else_is_refused_with_what_is_wrong(
 @pytest.mark.parametrize("name", ["", "Web", "my.web", "-web", "web\n", "a" * 257])
 def test_a_service_needs_a_name_that_consul_takes(name: str) -> None:
     assert str(refused({"service": name}, InvalidServiceName)) == (
-        f"The input asks for the service {name!r}, which is no valid service name. Allowed: "
+        f"service is {name!r}, which is no valid service name. Allowed: "
         "lower-case letters, digits, '-' and '_', at most 256 characters, the first and the last "
         "one a letter or a digit."
     )
