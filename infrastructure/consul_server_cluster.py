@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -49,6 +50,8 @@ CLUSTER_TAG = "consul-servers"
 """A tag of all machines and volumes of a cluster, by which the servers find each other."""
 
 _SIZES = (3, 5)
+# Of gp3 (EBS user guide, "General Purpose SSD volumes").
+_LEAST_IOPS, _MOST_IOPS_A_GIB = 3000, 500
 # The configuration has the `tls` stanza and `ports.grpc_tls`.
 _OLDEST = (1, 14)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
@@ -56,7 +59,7 @@ _FILES = Path(__file__).resolve().parent / "server_files"
 _ON_THE_MACHINE = "/opt/consul-server"
 # From the shutdown of the old machine to the health of the new one. The scripts' own limits, one
 # after the other, are below it.
-_REPLACED_WITHIN_MINUTES = 30
+_REPLACED_WITHIN_MINUTES = 40
 _SHORTEST_LIFETIME_DAYS = 14
 
 
@@ -150,7 +153,7 @@ class ConsulServerCluster(Construct):
         super().__init__(scope, construct_id)
         certificate_lifetime = certificate_lifetime or Duration.days(90)
         if problems := [
-            *_size_problems(servers, volume_gib),
+            *_size_problems(servers, volume_gib, volume_iops),
             *_name_problems(datacenter, namespace_name),
             *_version_problems(consul_version),
             *_lifetime_problems(certificate_lifetime),
@@ -556,14 +559,19 @@ def _without_snapshot(policy: RemovalPolicy) -> RemovalPolicy:
 # --- what is wrong with arguments -----------------------------------------------------------------
 
 
-def _size_problems(servers: int, volume_gib: int) -> Iterator[str]:
+def _size_problems(servers: int, volume_gib: int, volume_iops: int) -> Iterator[str]:
     if servers not in _SIZES:
         yield (
             f"servers is {servers}. Give 3, which go on without one of them, or 5, which go on "
             "without two."
         )
-    if volume_gib < 1:
-        yield f"volume_gib is {volume_gib}. Give the size of a data volume in GiB, such as 100."
+    if volume_iops < _LEAST_IOPS:
+        yield f"volume_iops is {volume_iops}. Give {_LEAST_IOPS}, which gp3 always has, or more."
+    elif volume_gib * _MOST_IOPS_A_GIB < volume_iops:
+        yield (
+            f"volume_gib is {volume_gib}. Give a data volume's size in GiB; for {volume_iops} IOPS "
+            f"at least {math.ceil(volume_iops / _MOST_IOPS_A_GIB)}."
+        )
 
 
 def _name_problems(datacenter: str, namespace_name: str) -> Iterator[str]:

@@ -16,6 +16,16 @@ conclude() {
     exit "$status"
 }
 
+# Runs a command until it succeeds, for five minutes; each failure says its own reason.
+patiently() {
+    local attempt
+    for attempt in {1..30}; do
+        "$@" && return
+        ((attempt == 30)) || sleep 10
+    done
+    return 1
+}
+
 # shellcheck source=/dev/null
 set -a && . ./server.env
 trap conclude EXIT
@@ -41,18 +51,20 @@ had_data=no
 bash ./install_consul.sh
 bash ./write_config.sh
 
-for attempt in {1..30}; do
-    bash ./refresh_secrets.sh && break
-    if ((attempt == 30)); then
-        echo "After five minutes there is not every secret that $NODE_NAME starts with. The" \
-            "workflow CertificateRenewal makes them: look at its last execution." >&2
-        exit 1
-    fi
-    sleep 10
-done
+if ! patiently bash ./refresh_secrets.sh; then
+    echo "After five minutes there is not every secret that $NODE_NAME starts with. The" \
+        "workflow CertificateRenewal makes them: look at its last execution." >&2
+    exit 1
+fi
 
 systemctl daemon-reload
-systemctl enable --now consul.service consul-dns.service consul-secrets.timer
+systemctl enable --now consul.service consul-secrets.timer
+# Apart from them: one try that fails, which the unit would repeat, is no reason to give up.
+if ! patiently systemctl enable --now consul-dns.service; then
+    echo "After five minutes the address of $NODE_NAME is not in the DNS name of the servers:" \
+        "journalctl --unit=consul-dns.service says why." >&2
+    exit 1
+fi
 
 # Servers have a token once there is a cluster, so one that comes with a blank volume, in another
 # zone, is waited for, too.

@@ -238,7 +238,7 @@ def test_a_server_has_a_machine_in_one_zone_that_is_replaced_before_the_next_one
             "MinInstancesInService": 0,
             "MaxBatchSize": 1,
             "MinSuccessfulInstancesPercent": 100,
-            "PauseTime": "PT30M",
+            "PauseTime": "PT40M",
             "WaitOnResourceSignals": True,
             "SuspendProcesses": [
                 "HealthCheck",
@@ -829,7 +829,15 @@ def stack(synthesize_once: SynthesizeOnce) -> cdk.Stack:
         ),
         (
             {"volume_gib": 0},
-            "volume_gib is 0. Give the size of a data volume in GiB, such as 100.",
+            "volume_gib is 0. Give a data volume's size in GiB; for 3000 IOPS at least 6.",
+        ),
+        (
+            {"volume_gib": 10, "volume_iops": 5001},
+            "volume_gib is 10. Give a data volume's size in GiB; for 5001 IOPS at least 11.",
+        ),
+        (
+            {"volume_iops": 100},
+            "volume_iops is 100. Give 3000, which gp3 always has, or more.",
         ),
         (
             {"datacenter": "DC1"},

@@ -202,6 +202,11 @@ def _mount(state: dict[str, Any], _given: str) -> None:
 def _systemctl(state: dict[str, Any], _given: str) -> None:
     match ARGUMENTS[0]:
         case "enable":
+            failing = state.get("failing_units", {})
+            for unit in ARGUMENTS[2:]:
+                if failing.get(unit):
+                    failing[unit] -= 1
+                    _refuse(f"Job for {unit} failed.")
             state["active"] = True
         case "is-active":
             sys.exit(0 if state.get("active") else 3)

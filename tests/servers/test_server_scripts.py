@@ -120,7 +120,8 @@ def test_a_first_machine_formats_its_volume_and_starts_consul_without_waiting_fo
         "defaults,nofail,x-systemd.device-timeout=60s 0 2\n"
     )
     assert machine.called("systemctl enable") == [
-        "systemctl enable --now consul.service consul-dns.service consul-secrets.timer"
+        "systemctl enable --now consul.service consul-secrets.timer",
+        "systemctl enable --now consul-dns.service",
     ]
     assert signals(machine) == ["SUCCESS"]
     assert not [call for call in machine.called("curl") if "autopilot" in call]
@@ -320,6 +321,29 @@ def test_secrets_that_never_come_fail_the_update(directory: Path) -> None:
     assert signals(machine) == ["FAILURE"]
     assert machine.called("systemctl enable") == []
     assert_no_leak(machine, ended.said)
+
+
+def test_a_registration_of_the_address_that_fails_at_first_is_no_reason_to_give_up(
+    directory: Path,
+) -> None:
+    machine = Machine(directory, **state(failing_units={"consul-dns.service": 2}))
+
+    ended = machine.run("boot.sh")
+
+    assert ended.code == 0, ended.said
+    assert machine.called("sleep 10") == ["sleep 10"] * 2
+    assert signals(machine) == ["SUCCESS"]
+
+
+def test_an_address_that_is_never_registered_fails_the_update(directory: Path) -> None:
+    machine = Machine(directory, **state(failing_units={"consul-dns.service": 1000}))
+
+    ended = machine.run("boot.sh")
+
+    assert ended.code != 0
+    assert machine.called("sleep 10") == ["sleep 10"] * 29
+    assert "journalctl --unit=consul-dns.service says why" in ended.said
+    assert signals(machine) == ["FAILURE"]
 
 
 def test_a_second_run_does_no_harm(directory: Path) -> None:
