@@ -52,6 +52,7 @@ CLUSTER_TAG = "consul-servers"
 _SIZES = (3, 5)
 # Of gp3 (EBS user guide, "General Purpose SSD volumes").
 _LEAST_IOPS, _MOST_IOPS_A_GIB = 3000, 500
+_LEAST_SNAPSHOT_MIB, _MOST_SNAPSHOT_MIB = 512, 5 * 1024
 # The configuration has the `tls` stanza and `ports.grpc_tls`.
 _OLDEST = (1, 14)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
@@ -70,11 +71,13 @@ class Snapshots:
     Args:
         every: how often; None: only when somebody starts it.
         keep: how long each is kept.
+        largest: a larger one can be neither taken nor restored; from 512 MiB to 5 GiB.
 
     """
 
     every: Duration | None = field(default_factory=lambda: Duration.hours(1))
     keep: Duration = field(default_factory=lambda: Duration.days(30))
+    largest: Size = field(default_factory=lambda: Size.gibibytes(2))
 
 
 @jsii.implements(ec2.IConnectable)
@@ -152,11 +155,13 @@ class ConsulServerCluster(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         certificate_lifetime = certificate_lifetime or Duration.days(90)
+        snapshots = snapshots or Snapshots()
         if problems := [
             *_size_problems(servers, volume_gib, volume_iops),
             *_name_problems(datacenter, namespace_name),
             *_version_problems(consul_version),
             *_lifetime_problems(certificate_lifetime),
+            *_snapshot_problems(snapshots),
         ]:
             raise MeshError(self, problems)
         self._vpc = vpc
@@ -229,7 +234,7 @@ class ConsulServerCluster(Construct):
             ),
             security_group=self._security_group,
             starts_after_secrets=machines,
-            snapshots=self._snapshot_store(snapshots or Snapshots()),
+            snapshots=self._snapshot_store(snapshots),
         )
 
     @property
@@ -342,7 +347,12 @@ class ConsulServerCluster(Construct):
             # The servers can be made anew from what is in it.
             removal_policy=RemovalPolicy.RETAIN,
         )
-        return SnapshotStore(bucket=bucket, every=snapshots.every, encryption_key=key)
+        return SnapshotStore(
+            bucket=bucket,
+            every=snapshots.every,
+            encryption_key=key,
+            largest=snapshots.largest,
+        )
 
     # --- one server ------------------------------------------------------------------------------
 
@@ -571,6 +581,16 @@ def _size_problems(servers: int, volume_gib: int, volume_iops: int) -> Iterator[
         yield (
             f"volume_gib is {volume_gib}. Give a data volume's size in GiB; for {volume_iops} IOPS "
             f"at least {math.ceil(volume_iops / _MOST_IOPS_A_GIB)}."
+        )
+
+
+def _snapshot_problems(snapshots: Snapshots) -> Iterator[str]:
+    mebibytes = snapshots.largest.to_mebibytes()
+    if not _LEAST_SNAPSHOT_MIB <= mebibytes <= _MOST_SNAPSHOT_MIB:
+        yield (
+            f"snapshots.largest is {mebibytes} MiB. Give from {_LEAST_SNAPSHOT_MIB} to "
+            f"{_MOST_SNAPSHOT_MIB} MiB: a function's /tmp has no less, and S3 takes no more at "
+            "once."
         )
 
 

@@ -12,9 +12,8 @@ from workflows.retries import A_FEW_TIMES
 from workflows.steps import Failures, step
 from workflows.workflow import state_machine
 
-LONGEST_TRANSFER = Duration.minutes(10)
-"""Of a snapshot, from Consul to the bucket or back: longer than Consul's own waits, and enough for
-2 GiB."""
+LONGEST_TRANSFER = Duration.minutes(15)
+"""Of a snapshot, from Consul to the bucket or back: what Lambda allows a function."""
 
 
 class ServerSnapshot(Construct):
@@ -57,6 +56,6 @@ class ServerSnapshot(Construct):
             self,
             start=save,
             comment="Stores a snapshot of the state of the Consul servers.",
-            timeout=Duration.hours(3),
+            timeout=Duration.hours(5),
             log_group=log_group,
         )

@@ -106,7 +106,7 @@ class SnapshotRestore(Construct):
             self,
             start=restore,
             comment="Restores the state of the Consul servers, and puts tokens right after that.",
-            timeout=Duration.hours(4),
+            timeout=Duration.hours(6),
             log_group=log_group,
         )
         nested.allow_running(self.state_machine, [cluster_bootstrap])

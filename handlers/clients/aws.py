@@ -48,6 +48,8 @@ _ACCESS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOpera
 # A role that was made a moment ago, in the same deployment, is not known everywhere yet.
 _NOT_YET_KNOWN = frozenset({"UnrecognizedClientException", "InvalidClientTokenId"})
 _SERVER_FAULT = 500
+# For a connection, or a part of a body to be taken, and for an answer: snapshots have gigabytes.
+_PATIENCE = {"s3": (20, 60)}
 # botocore takes a proxy's page with status 200 for an empty answer, and trips over other JSON.
 _UNREADABLE = (
     *(AttributeError, LookupError, RuntimeError, TypeError, ValueError),
@@ -66,9 +68,10 @@ def client(service: str, *, attempts: int = 2) -> Any:
     The workflow retries. Here a call gets one more attempt, for a connection that the service
     closed between two invocations of a warm process.
     """
+    connect_seconds, read_seconds = _PATIENCE.get(service, (3, 10))
     config = Config(
-        connect_timeout=3,
-        read_timeout=10,
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
     )
     made = boto3.client(service, config=config)  # type: ignore[call-overload]

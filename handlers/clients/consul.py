@@ -56,7 +56,10 @@ _READ_SECONDS: Final = 10.0
 _BOOTSTRAP_READ_SECONDS: Final = 60.0
 # Before it sends a snapshot, Consul writes all of its state to a file; before it answers to one, it
 # reads it, and its leader does again what a new leader does, for which it has a minute.
-_SNAPSHOT_READ_SECONDS: Final = 120.0
+_SNAPSHOT_READ_SECONDS: Final = 300.0
+# While a request is sent, urllib3 waits as long for the socket as for a connection: a server that
+# unpacks a snapshot while it arrives, onto a busy disk, may not read for a while.
+_SNAPSHOT_SEND_SECONDS: Final = 60.0
 _SNAPSHOT: Final = "/v1/snapshot"
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_QUOTED_CHARACTERS: Final = 300
@@ -502,7 +505,10 @@ class ConsulClient:
                 json=body,
                 data=content,
                 headers=headers,
-                timeout=(_CONNECT_SECONDS, read_seconds),
+                timeout=(
+                    _CONNECT_SECONDS if content is None else _SNAPSHOT_SEND_SECONDS,
+                    read_seconds,
+                ),
                 # A redirect would carry the token to wherever it points.
                 allow_redirects=False,
                 stream=True,

@@ -748,6 +748,15 @@ def test_what_is_set_arrives(customized: Cluster) -> None:
     assert key is None
 
 
+def test_the_controller_hears_how_large_a_snapshot_may_be(stack: cdk.Stack) -> None:
+    snapshots = Snapshots(largest=cdk.Size.gibibytes(4))
+
+    made = ConsulServerCluster(stack, "Consul", vpc=vpc_of(stack), snapshots=snapshots)
+
+    assert made.managed.snapshots is not None
+    assert made.managed.snapshots.largest.to_gibibytes() == 4
+
+
 @pytest.fixture(params=["deployed", "customized"])
 def each(request: pytest.FixtureRequest) -> Cluster:
     made: Cluster = request.getfixturevalue(request.param)
@@ -834,6 +843,13 @@ def stack(synthesize_once: SynthesizeOnce) -> cdk.Stack:
         (
             {"volume_gib": 10, "volume_iops": 5001},
             "volume_gib is 10. Give a data volume's size in GiB; for 5001 IOPS at least 11.",
+        ),
+        (
+            {"snapshots": Snapshots(largest=cdk.Size.gibibytes(6))},
+            (
+                "snapshots.largest is 6144 MiB. Give from 512 to 5120 MiB: a function's /tmp has "
+                "no less, and S3 takes no more at once."
+            ),
         ),
         (
             {"volume_iops": 100},

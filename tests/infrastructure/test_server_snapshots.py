@@ -91,7 +91,7 @@ def test_a_function_has_room_time_and_what_its_step_reads(
     assert function["Environment"] == {"Variables": variables}
     assert variables_of(STEPS[name]) <= set(variables)
     assert function["Handler"] == f"handlers.{STEPS[name]}.handler"
-    assert (function["EphemeralStorage"], function["Timeout"]) == ({"Size": 2048}, 600)
+    assert (function["EphemeralStorage"], function["Timeout"]) == ({"Size": 2048}, 900)
     assert function["VpcConfig"] == {
         "SubnetIds": [SUBNET],
         "SecurityGroupIds": [SECURITY_GROUP],

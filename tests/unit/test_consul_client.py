@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -611,6 +614,34 @@ def test_a_server_that_does_not_answer_is_given_up(
         f"GET {server.address}/v1/acl/token/{ACCESSOR_ID}: no answer from Consul (timed out)."
     )
     assert remote_calls.counted() == {"consul:GET /v1/acl/token/:accessor_id": 1}
+
+
+def test_a_server_that_is_slow_to_read_a_snapshot_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consul, "_CONNECT_SECONDS", 0.1)
+    archive = io.BytesIO(bytes(16 * 1024 * 1024))  # more than all buffers on the way take
+    read = 0
+
+    def take_a_break_and_then_read(listener: socket.socket) -> None:
+        nonlocal read
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as request:
+            while request.readline() != b"\r\n":
+                pass
+            time.sleep(0.5)
+            while read < len(archive.getbuffer()):
+                read += len(request.read(1024 * 1024))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=take_a_break_and_then_read, args=(listener,), daemon=True)
+        server.start()
+        client = ConsulClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        client.restore_snapshot(archive, token=OWN_TOKEN)
+        server.join()
+
+    assert read == len(archive.getbuffer())
 
 
 def test_a_server_that_stops_in_the_middle_of_its_answer_is_given_up(
