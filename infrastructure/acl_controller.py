@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from aws_cdk import ArnFormat, CustomResource, Duration, RemovalPolicy, Stack, Token
+from aws_cdk import CustomResource, Duration, RemovalPolicy, Token
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_events as events
@@ -22,27 +21,20 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from handlers.core import environment, metrics, names
+from handlers.core import metrics, names
 from infrastructure.consul_servers import ConsulServers, ManagedServers
 from infrastructure.handler_function import Network
-from infrastructure.handler_functions import PUBLISH, READ, WRITE_AHEAD, HandlerFunctions, allow
-from infrastructure.secret_keys import DECRYPT, ENCRYPT, key_statements
+from infrastructure.handler_functions import HandlerFunctions
 from infrastructure.server_care import ServerCare
 from infrastructure.server_snapshots import ServerSnapshots
+from infrastructure.token_functions import TokenFunctions
 from infrastructure.token_secret import token_secret
 from infrastructure.workflow_runs import WorkflowRuns, definition, digest
-from workflows.cluster_bootstrap import BootstrapHandlers, ClusterBootstrap, OwnServers
-from workflows.reconciliation import Reconciliation, ReconciliationHandlers
+from workflows.cluster_bootstrap import ClusterBootstrap, OwnServers
+from workflows.reconciliation import Reconciliation
 from workflows.service_intention import ServiceIntention
 from workflows.task_provisioning import TaskProvisioning
-from workflows.token_rotation import RotationHandlers, RotationOptions, TokenRotation
-from workflows.token_states import TokenHandlers
-
-_BATCH = ["secretsmanager:BatchGetSecretValue"]  # each secret in it needs the one above, too
-_CREATE = ["secretsmanager:CreateSecret", "secretsmanager:TagResource"]
-
-_LONG_LOOK = Duration.minutes(10)
-"""Of a step that reads all tokens, or all tasks: 100 tasks take about two calls."""
+from workflows.token_rotation import RotationOptions, TokenRotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,34 +193,24 @@ class AclController(Construct):
             if client_token_secret
             else names.client_secret_name(secret_prefix)  # CDK would take it from the ARN
         )
-        # The secrets of all services, and the two above, which share their prefix.
-        self._token_secrets = [
-            Stack.of(self).format_arn(
-                service="secretsmanager",
-                resource="secret",
-                resource_name=f"{secret_prefix}-*",
-                arn_format=ArnFormat.COLON_RESOURCE_NAME,
-            ),
-            *([client_token_secret.secret_arn] if client_token_secret else []),
-            *([managed.secrets.agent_token_secret.secret_arn] if managed else []),
-        ]
-
-        self._token_keys = [
-            encryption_key,
-            client_token_secret.encryption_key if client_token_secret else None,
-            managed.secrets.encryption_key if managed else None,
-        ]
-
-        self._subjects_environment = {
-            environment.CLUSTER_ARN: cluster.cluster_arn,
-            environment.SECRET_PREFIX: secret_prefix,
-            environment.RESERVED_SECRET_NAMES: ",".join(self._own_secret_names()),
-            environment.CLIENT_TOKEN_SECRET_ARN: self.client_token_secret.secret_arn,
-            environment.CONTROLLER_TOKEN_SECRET_ARN: self.controller_token_secret.secret_arn,
-        }
-
-        tokens = self._token_handlers(secret_tags or {})
-        bootstrap = self._bootstrap_handlers(tokens)
+        steps = TokenFunctions(
+            self,
+            functions=self._functions,
+            cluster=cluster,
+            secret_prefix=secret_prefix,
+            bootstrap_token_secret=self.bootstrap_token_secret,
+            controller_token_secret=self.controller_token_secret,
+            client_token_secret=self.client_token_secret,
+            further_token_secrets=[
+                *([client_token_secret] if client_token_secret else []),
+                *([managed.secrets.agent_token_secret] if managed else []),
+            ],
+            own_secret_names=self._own_secret_names(),
+            encryption_key=encryption_key,
+            secret_tags=secret_tags or {},
+        )
+        tokens = steps.token_handlers()
+        bootstrap = steps.bootstrap_handlers(tokens)
         care = self._server_care(managed) if managed else None
         self.cluster_bootstrap = ClusterBootstrap(
             self,
@@ -252,23 +234,18 @@ class AclController(Construct):
         self.task_provisioning = TaskProvisioning(
             self,
             "TaskProvisioning",
-            check_tags=self._check_tags(),
-            create_policy=self._create_policy("CreatePolicy", self.controller_token_secret),
+            check_tags=steps.check_tags(),
+            create_policy=steps.create_policy(),
             token_handlers=tokens,
             service_rules=service_rules or {},
             log_group=self._functions.log_group(self, "TaskProvisioningLogs"),
         ).state_machine
-        rotating = self._rotation_handlers(tokens)
+        rotating = steps.rotation_handlers(tokens)
         reconciliation = reconciliation or ReconciliationOptions()
         self.reconciliation = Reconciliation(
             self,
             "Reconciliation",
-            handlers=ReconciliationHandlers(
-                find_drift=self._looking_handler("FindDrift", "find_drift"),
-                retire_tokens=rotating.retire_tokens,
-                delete_unused=rotating.delete_unused,
-                report_reconciliation=self._report("ReportReconciliation", "report_reconciliation"),
-            ),
+            handlers=steps.reconciliation_handlers(rotating),
             task_provisioning=self.task_provisioning,
             service_rules=service_rules or {},
             grace_period=reconciliation.grace_period,
@@ -285,12 +262,7 @@ class AclController(Construct):
         self.service_intention = ServiceIntention(
             self,
             "ServiceIntention",
-            write_intention=self._functions.talking_to_consul(
-                self,
-                "WriteIntention",
-                "write_intention",
-                token_secret=self.controller_token_secret,
-            ),
+            write_intention=steps.write_intention(),
             log_group=self._functions.log_group(self, "ServiceIntentionLogs"),
         ).state_machine
         self._allowed: dict[tuple[str, str], Construct] = {}
@@ -631,204 +603,6 @@ class AclController(Construct):
                 retry_attempts=3,
                 max_event_age=Duration.minutes(10),
             )
-        )
-
-    # --- the steps -----------------------------------------------------------------------------
-
-    def _token_handlers(self, secret_tags: Mapping[str, str]) -> TokenHandlers:
-        store = self._functions.function(
-            self,
-            "StoreSecret",
-            "store_secret",
-            variables={environment.SECRET_TAGS: json.dumps(dict(secret_tags))}
-            | (
-                {environment.SECRET_KMS_KEY_ARN: self.encryption_key.key_arn}
-                if self.encryption_key
-                else {}
-            ),
-            statements=[
-                allow([*READ, *WRITE_AHEAD, *_CREATE], *self._token_secrets),
-                *key_statements(self, ENCRYPT, self._token_keys),
-            ],
-        )
-        publish = self._functions.function(
-            self,
-            "PublishSecret",
-            "publish_secret",
-            statements=[allow(PUBLISH, *self._token_secrets)],
-        )
-        create = self._functions.talking_to_consul(
-            self,
-            "CreateToken",
-            "create_token",
-            token_secret=self.controller_token_secret,
-            statements=[
-                allow(READ, *self._token_secrets),
-                *key_statements(self, DECRYPT, self._token_keys),
-            ],
-        )
-        return TokenHandlers(store_secret=store, create_token=create, publish_secret=publish)
-
-    def _bootstrap_handlers(self, tokens: TokenHandlers) -> BootstrapHandlers:
-        """Make the steps that may use the management token. TaskProvisioning has none of them."""
-        return BootstrapHandlers(
-            check_consul=self._functions.talking_to_consul(
-                self, "CheckConsul", "check_consul", timeout=Duration.seconds(15)
-            ),
-            bootstrap_acls=self._functions.talking_to_consul(
-                self,
-                "BootstrapAcls",
-                "bootstrap_acls",
-                token_secret=self.bootstrap_token_secret,
-                statements=[
-                    allow(
-                        sorted({*WRITE_AHEAD, *PUBLISH}),
-                        self.bootstrap_token_secret.secret_arn,
-                    ),
-                    *key_statements(self, ENCRYPT, [self.bootstrap_token_secret.encryption_key]),
-                ],
-                # Longer than the step waits for Consul to finish a bootstrap.
-                timeout=Duration.seconds(120),
-            ),
-            create_policy=self._create_policy(
-                "CreateBootstrapPolicies", self.bootstrap_token_secret
-            ),
-            controller_token=TokenHandlers(
-                store_secret=tokens.store_secret,
-                create_token=self._functions.talking_to_consul(
-                    self,
-                    "CreateControllerToken",
-                    "create_token",
-                    token_secret=self.bootstrap_token_secret,
-                    statements=[
-                        allow(READ, self.controller_token_secret.secret_arn),
-                        *key_statements(self, DECRYPT, [self.encryption_key]),
-                    ],
-                ),
-                publish_secret=tokens.publish_secret,
-            ),
-            client_token=tokens,
-        )
-
-    def _create_policy(
-        self, construct_id: str, token_secret: secretsmanager.ISecret
-    ) -> lambda_.Function:
-        return self._functions.talking_to_consul(
-            self, construct_id, "create_policy", token_secret=token_secret
-        )
-
-    def _check_tags(self) -> lambda_.Function:
-        return self._functions.function(
-            self,
-            "CheckTags",
-            "check_tags",
-            variables=self._subjects_environment,
-            statements=[allow(["ecs:DescribeTasks"], self._in_cluster("task"))],
-        )
-
-    # The life of a token: Reconciliation and TokenRotation.
-
-    def _rotation_handlers(self, tokens: TokenHandlers) -> RotationHandlers:
-        controller = self.controller_token_secret
-        return RotationHandlers(
-            plan_rotation=self._functions.talking_to_consul(
-                self,
-                "PlanRotation",
-                "plan_rotation",
-                token_secret=controller,
-                variables=self._subjects_environment,
-                timeout=_LONG_LOOK,
-            ),
-            store_secret=tokens.store_secret,
-            create_token=tokens.create_token,
-            prove_token=self._functions.talking_to_consul(
-                self, "ProveToken", "prove_token", statements=self._reading_tokens()
-            ),
-            publish_secret=tokens.publish_secret,
-            abandon_rotation=self._rewriting_handler("AbandonRotation", "abandon_rotation"),
-            retire_tokens=self._rewriting_handler("RetireTokens", "retire_tokens"),
-            check_redeployments=self._functions.function(
-                self,
-                "CheckRedeployments",
-                "check_redeployments",
-                variables=self._subjects_environment,
-                statements=[
-                    *self._looking_at_tasks(),
-                    allow(["ecs:DescribeServices"], self._in_cluster("service")),
-                ],
-                timeout=_LONG_LOOK,
-            ),
-            redeploy_service=self._functions.function(
-                self,
-                "RedeployService",
-                "redeploy_service",
-                variables={environment.CLUSTER_ARN: self.cluster.cluster_arn},
-                statements=[
-                    allow(
-                        ["ecs:DescribeServices", "ecs:UpdateService"], self._in_cluster("service")
-                    )
-                ],
-            ),
-            delete_unused=self._looking_handler("DeleteUnused", "delete_unused"),
-            report_rotation=self._report("ReportRotation", "report_rotation"),
-        )
-
-    def _looking_handler(self, construct_id: str, step: str) -> lambda_.Function:
-        """Make a step that compares Consul with the tasks and with the secrets."""
-        return self._functions.talking_to_consul(
-            self,
-            construct_id,
-            step,
-            token_secret=self.controller_token_secret,
-            variables=self._subjects_environment,
-            statements=[
-                *self._reading_tokens(),
-                allow(_BATCH, "*"),  # it has no resource-level permissions
-                *self._looking_at_tasks(),
-            ],
-            timeout=_LONG_LOOK,
-        )
-
-    def _rewriting_handler(self, construct_id: str, step: str) -> lambda_.Function:
-        """Make a step that changes tokens, and who can publish which version of a secret."""
-        return self._functions.talking_to_consul(
-            self,
-            construct_id,
-            step,
-            token_secret=self.controller_token_secret,
-            variables=self._subjects_environment,
-            statements=[
-                allow(sorted({*READ, *WRITE_AHEAD, *PUBLISH}), *self._token_secrets),
-                *key_statements(self, ENCRYPT, self._token_keys),
-            ],
-        )
-
-    def _report(self, construct_id: str, step: str) -> lambda_.Function:
-        return self._functions.function(
-            self, construct_id, step, variables={environment.CLUSTER_ARN: self.cluster.cluster_arn}
-        )
-
-    def _reading_tokens(self) -> list[iam.PolicyStatement]:
-        return [
-            allow(READ, *self._token_secrets),
-            *key_statements(self, DECRYPT, self._token_keys),
-        ]
-
-    def _looking_at_tasks(self) -> list[iam.PolicyStatement]:
-        return [
-            # The service authorization reference knows container instances only as the resource of
-            # ListTasks; which cluster is listed, a condition says.
-            iam.PolicyStatement(
-                actions=["ecs:ListTasks"],
-                resources=["*"],
-                conditions={"ArnEquals": {"ecs:cluster": self.cluster.cluster_arn}},
-            ),
-            allow(["ecs:DescribeTasks"], self._in_cluster("task")),
-        ]
-
-    def _in_cluster(self, resource: str) -> str:
-        return Stack.of(self).format_arn(
-            service="ecs", resource=resource, resource_name=f"{self.cluster.cluster_name}/*"
         )
 
     def _own_secret_names(self) -> list[str]:
