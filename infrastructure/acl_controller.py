@@ -265,7 +265,8 @@ class AclController(Construct):
             write_intention=steps.write_intention(),
             log_group=self._functions.log_group(self, "ServiceIntentionLogs"),
         ).state_machine
-        self._allowed: dict[tuple[str, str], Construct] = {}
+        # By source and destination: what ServiceIntention is started with, and who wants it.
+        self._allowed: dict[tuple[str, str], tuple[Mapping[str, Any], Construct]] = {}
         self.dead_letter_queue = self._dead_letter_queue()
         self._start_on_task_events()
         self._start_on_schedule(
@@ -387,7 +388,7 @@ class AclController(Construct):
             _check_in_intention(path, which, name)
         if first := self._allowed.get((source, destination)):
             raise ValueError(
-                f'{path}: {first.node.path} lets "{source}" call "{destination}" already. '
+                f'{path}: {first[1].node.path} lets "{source}" call "{destination}" already. '
                 "Leave one of the two out."
             )
         intention = {"source": source, "destination": destination}
@@ -409,7 +410,7 @@ class AclController(Construct):
             # ClusterBootstrap has run before, and waited, if anything of the controller is new.
             settle=False,
         )
-        self._allowed[source, destination] = run
+        self._allowed[source, destination] = (wanted, run)
         run.node.add_dependency(self)
         # So that they are still there when it is deleted, if the same stack makes them.
         if isinstance(self.servers, Construct):
@@ -475,6 +476,8 @@ class AclController(Construct):
                 management_token_secret=self.bootstrap_token_secret,
                 cluster_bootstrap=self.cluster_bootstrap,
                 reconciliation=self.reconciliation,
+                service_intention=self.service_intention,
+                intentions=lambda: [wanted for wanted, _ in self._allowed.values()],
             )
             self.server_snapshot = snapshots.server_snapshot
             self.snapshot_restore = snapshots.snapshot_restore

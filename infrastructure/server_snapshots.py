@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_stepfunctions as sfn
@@ -37,6 +40,8 @@ class ServerSnapshots(Construct):
         management_token_secret: holds the token that they are restored with.
         cluster_bootstrap: makes sure of policies and shared tokens after a restore.
         reconciliation: makes sure of the services' tokens after a restore.
+        service_intention: makes sure of an intention after a restore.
+        intentions: returns what it is started with, for each that deployments want.
 
     Attributes:
         server_snapshot: the workflow that takes a snapshot.
@@ -55,6 +60,8 @@ class ServerSnapshots(Construct):
         management_token_secret: secretsmanager.ISecret,
         cluster_bootstrap: sfn.IStateMachine,
         reconciliation: sfn.IStateMachine,
+        service_intention: sfn.IStateMachine,
+        intentions: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         super().__init__(scope, construct_id)
         variables = {
@@ -103,5 +110,7 @@ class ServerSnapshots(Construct):
             ),
             cluster_bootstrap=cluster_bootstrap,
             reconciliation=reconciliation,
+            service_intention=service_intention,
+            intentions=intentions,
             log_group=functions.log_group(self, "SnapshotRestoreLogs"),
         ).state_machine

@@ -27,6 +27,13 @@ CONTROLLER_SECRET_ARN = IRELAND.arn("secretsmanager", "secret:controller-AbCdEf"
 MANAGEMENT_SECRET_ARN = IRELAND.arn("secretsmanager", "secret:management-AbCdEf")
 KEY_ARN = IRELAND.arn("kms", "key/11111111-2222-3333-4444-555555555555")
 BUCKET = "acme-snapshots"
+INTENTIONS = [
+    {
+        "intention": {"source": source, "destination": "payments", "action": "allow"},
+        "wanted_by": f"{number:012}",
+    }
+    for number, source in enumerate(["web", "batch"])
+]
 SUBNET, SECURITY_GROUP = "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
 
 
@@ -57,6 +64,8 @@ def synthesize_snapshots(directory: Path) -> Deployed:
         management_token_secret=_secret(stack, "Management", MANAGEMENT_SECRET_ARN, key),
         cluster_bootstrap=_calling(stack, "ClusterBootstrap"),
         reconciliation=_calling(stack, "Reconciliation"),
+        service_intention=_calling(stack, "ServiceIntention"),
+        intentions=lambda: INTENTIONS,
     )
     artifact = app.synth().get_stack_by_name(stack.stack_name)
     messages = [f"{message.id}: {message.entry.data}" for message in artifact.messages]

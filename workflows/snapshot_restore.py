@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jsii
+from aws_cdk import Duration, IStableAnyProducer, Lazy
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
@@ -16,6 +20,7 @@ from workflows.workflow import state_machine
 
 # Longer than ClusterBootstrap's own limit, whose end says more.
 _LONGEST_BOOTSTRAP = Duration.minutes(50)
+_INTENTIONS_AT_ONCE = 10
 
 
 class SnapshotRestore(Construct):
@@ -23,7 +28,8 @@ class SnapshotRestore(Construct):
 
     A snapshot has the tokens of its time. Those that were made later are missing afterwards, and
     those that were deleted since are there again: ClusterBootstrap puts the shared ones right, and
-    Reconciliation those of the services.
+    Reconciliation those of the services. So are intentions: those that deployments want are made
+    sure of, too (as many as there is room for in a state's output, more than 1,000).
 
     Args:
         scope: the construct that it belongs to.
@@ -31,6 +37,9 @@ class SnapshotRestore(Construct):
         restore_snapshot: the step.
         cluster_bootstrap: the workflow that makes sure of policies and shared tokens.
         reconciliation: the workflow that makes sure of the services' tokens.
+        service_intention: the workflow that makes sure of an intention.
+        intentions: returns what that workflow is started with, for each intention that deployments
+            want; called once all constructs are made.
         log_group: where the state machine logs.
 
     """
@@ -43,6 +52,8 @@ class SnapshotRestore(Construct):
         restore_snapshot: lambda_.IFunction,
         cluster_bootstrap: sfn.IStateMachine,
         reconciliation: sfn.IStateMachine,
+        service_intention: sfn.IStateMachine,
+        intentions: Callable[[], Sequence[Mapping[str, Any]]],
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -81,25 +92,53 @@ class SnapshotRestore(Construct):
                 "starts it anyway."
             ),
         )
+        wanted = sfn.Pass(
+            self,
+            "Take the calls that deployments allow",
+            result=sfn.Result(Lazy.any(_Intentions(intentions))),
+            result_path="$.intentions",
+            comment="Those that the app has when it is deployed.",
+        )
+        allow = sfn.Map(
+            self,
+            "Allow the calls again",
+            items_path="$.intentions",
+            max_concurrency=_INTENTIONS_AT_ONCE,
+            result_path="$.intentions",
+            comment="The snapshot lacks those that are younger.",
+        )
+        allow.item_processor(
+            nested.start(
+                self,
+                "Start ServiceIntention",
+                state_machine_arn=service_intention.state_machine_arn,
+                execution_input="$",
+                result_path="$",
+                comment="Not retried: an execution that starts retries its own step.",
+            )
+        )
         unfinished = sfn.Fail(
             self,
             "Restored but not finished",
             comment=(
                 "Consul has the state of the snapshot. Start ClusterBootstrap, then "
-                "Reconciliation; the cause says what went wrong."
+                "Reconciliation, and ServiceIntention for each call that deployments allow; the "
+                "cause says what went wrong."
             ),
             error="RestoreNotFinished",
             cause_path=whole_failure(),
         )
-        for state in (bootstrap, reconcile):
+        for state in (bootstrap, reconcile, allow):
             state.add_catch(unfinished, errors=[sfn.Errors.ALL], result_path="$.failure")
         restore.next(bootstrap)
         bootstrap.next(reconcile)
-        reconcile.next(
+        reconcile.next(wanted)
+        wanted.next(allow)
+        allow.next(
             sfn.Succeed(
                 self,
                 "Snapshot restored",
-                comment="The output says which. Reconciliation may still be at work.",
+                comment="The output says which, and what may still be at work.",
             )
         )
         self.state_machine = state_machine(
@@ -110,4 +149,14 @@ class SnapshotRestore(Construct):
             log_group=log_group,
         )
         nested.allow_running(self.state_machine, [cluster_bootstrap])
-        reconciliation.grant_start_execution(self.state_machine)
+        for workflow in (reconciliation, service_intention):
+            workflow.grant_start_execution(self.state_machine)
+
+
+@jsii.implements(IStableAnyProducer)
+class _Intentions:
+    def __init__(self, intentions: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._intentions = intentions
+
+    def produce(self) -> Any:
+        return [dict(each) for each in self._intentions()]

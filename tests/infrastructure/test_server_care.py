@@ -200,6 +200,13 @@ def test_what_has_to_be_done_again_and_again_is_on_a_schedule(
     assert target["DeadLetterConfig"] == {"Arn": IRELAND.arn("sqs", "DeadLetters")}
 
 
+def test_a_restore_allows_again_what_the_app_allows(served: Deployed) -> None:
+    states = served.definition("SnapshotRestore")["States"]
+    run = served.of_type("Custom::WorkflowRun")["Allow"]
+
+    assert states["Take the calls that deployments allow"]["Result"] == [json.loads(run["Input"])]
+
+
 def test_a_controller_of_somebody_elses_servers_has_none_of_this(minimal: Deployed) -> None:
     assert not set(STEPS) & set(minimal.of_type("AWS::Lambda::Function"))
     assert "AWS::KMS::Key" not in {

@@ -98,7 +98,7 @@ def test_a_function_has_room_time_and_what_its_step_reads(
     }
 
 
-def test_a_restore_may_run_clusterbootstrap_and_start_reconciliation(
+def test_a_restore_may_run_clusterbootstrap_and_start_what_makes_the_rest_sure(
     snapshots_stack: Deployed,
 ) -> None:
     found = permissions(snapshots_stack.of_type("AWS::IAM::Policy")["SnapshotRestore"])
@@ -111,6 +111,7 @@ def test_a_restore_may_run_clusterbootstrap_and_start_reconciliation(
     assert about_executions == {
         IRELAND.arn("states", "stateMachine:ClusterBootstrap"): {"states:StartExecution"},
         IRELAND.arn("states", "stateMachine:Reconciliation"): {"states:StartExecution"},
+        IRELAND.arn("states", "stateMachine:ServiceIntention"): {"states:StartExecution"},
         IRELAND.arn("states", "execution:ClusterBootstrap:*"): {
             "states:DescribeExecution",
             "states:StopExecution",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.snapshot_stack import INTENTIONS
 from tests.synthesized import Deployed
 from tests.workflows.asl import State
 from tests.workflows.engine import Answer, Engine, Failed, running
@@ -52,7 +53,10 @@ def test_an_execution_has_time_for_all_retries(definition: State) -> None:
 
 # --- run -----------------------------------------------------------------------------------------
 
-MACHINES = ("ServerSnapshot", "SnapshotRestore", "ClusterBootstrap", "Reconciliation")
+MACHINES = (
+    *("ServerSnapshot", "SnapshotRestore"),
+    *("ClusterBootstrap", "Reconciliation", "ServiceIntention"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,7 @@ def engine(running_engine: Engine) -> Engine:
         RestoreSnapshot=RESTORED,
         ClusterBootstrapEnd={},
         ReconciliationEnd={},
+        ServiceIntentionEnd={},
     )
     return running_engine
 
@@ -89,7 +94,8 @@ def test_after_a_restore_clusterbootstrap_runs_and_then_reconciliation_of_everyt
     ended = engine.run("SnapshotRestore", event)
 
     assert (ended.status, ended.states[-1]) == ("SUCCEEDED", "Snapshot restored")
-    assert engine.called == ["RestoreSnapshot", "ClusterBootstrapEnd", "ReconciliationEnd"]
+    assert engine.called[:2] == ["RestoreSnapshot", "ClusterBootstrapEnd"]
+    assert engine.called.count("ReconciliationEnd") == 1
     assert engine.payload("RestoreSnapshot") == {"execution": ended.arn, "event": event}
     # Reconciliation takes {} for everything; another input is another one, or is refused.
     assert engine.payload("ClusterBootstrapEnd") == engine.payload("ReconciliationEnd") == {}
@@ -100,8 +106,31 @@ def test_after_a_restore_clusterbootstrap_runs_and_then_reconciliation_of_everyt
         "restored": RESTORED,
         "run": {"status": "SUCCEEDED"},
         "reconciliation": {"execution": started},
+        "intentions": ended.output["intentions"],
     }
     assert engine.execution(started).status == "SUCCEEDED"
+
+
+def test_a_restore_allows_the_calls_again_that_deployments_want(engine: Engine) -> None:
+    ended = engine.run("SnapshotRestore", {})
+
+    assert ended.output is not None
+    started = [each["execution"] for each in ended.output["intentions"]]
+    assert [engine.execution(execution).status for execution in started] == ["SUCCEEDED"] * 2
+    assert sorted(engine.payloads("ServiceIntentionEnd"), key=str) == sorted(INTENTIONS, key=str)
+
+
+def test_calls_that_cannot_be_allowed_again_are_told_of_by_their_own_executions(
+    engine: Engine,
+) -> None:
+    engine.script(ServiceIntentionEnd=Failed("ForeignObject", "Somebody else's intention."))
+
+    ended = engine.run("SnapshotRestore", {})
+
+    assert ended.status == "SUCCEEDED"
+    assert ended.output is not None
+    for each in ended.output["intentions"]:
+        assert engine.execution(each["execution"]).status == "FAILED"
 
 
 @pytest.mark.parametrize(
