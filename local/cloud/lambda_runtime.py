@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -236,6 +237,8 @@ class LambdaRuntime:
             **self._base_environment,
             **dict(function.environment),
             **_function_environment(function, sandbox, host.task_root, host.runtime_root),
+            # Its /tmp: nobody else's files are in it, and none stay on this machine.
+            "TMPDIR": tempfile.mkdtemp(prefix="tmp-", dir=self._workdir),
             **self._extra_environment,
         }
         sandbox.start(host, environment)

@@ -23,7 +23,7 @@ from local.cloud import LocalCloud
 from local.cloud.waiting import until
 
 HANDLER = '''
-import logging, os, signal, subprocess, sys, time
+import logging, os, signal, subprocess, sys, tempfile, time
 
 calls = 0
 log = logging.getLogger(__name__)
@@ -52,6 +52,9 @@ def handler(event, context):
         print(event["print"])
     if "child" in event:
         return subprocess.Popen(["sleep", "300"]).pid
+    if "file" in event:
+        with open(os.path.join(tempfile.gettempdir(), event["file"]), "x") as file:
+            return file.name
     if "environment" in event:
         return dict(os.environ)
     return {
@@ -212,6 +215,17 @@ def test_only_what_the_asset_or_the_runtime_has_can_be_imported(
     assert invoke(function, **{"import": "boto3"})["error"] is None
     missing = invoke(function, **{"import": "pydantic"})["payload"]
     assert missing["errorType"] == "ModuleNotFoundError"
+
+
+def test_temporary_files_are_the_sandboxs_own_and_in_the_clouds_directory(
+    tmp_path: Path, create: Create, invoke: Invoke
+) -> None:
+    functions = [create(name) for name in ("one-writes", "another-writes")]
+    files = [Path(invoke(function, file="kept")["payload"]) for function in functions]
+    assert files[0] != files[1]
+    for file in files:
+        assert file.is_relative_to(tmp_path.parent)
+        assert file.exists()
 
 
 def test_the_environment_is_lambdas_and_the_functions_and_nothing_of_the_users(
