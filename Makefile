@@ -35,10 +35,11 @@ CDK = node_modules/.bin/cdk $(1) $(if $(SETTINGS),-c "settings=$(SETTINGS)") \
 help: ## List the commands
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s%s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'ARGS="…" is passed on to the command (demo, up, test, lock, cdk). SETTINGS=other.yaml takes'
-	@echo 'the place of mesh.yaml. EXAMPLE=greeter or EXAMPLE=production is a stack of its own, for which'
-	@echo 'no settings are read (synth, diff, deploy, destroy). STACKS=… names the stacks to deploy or'
-	@echo 'destroy. PYTHON=… names the Python (3.11 or newer) to build .venv with.'
+	@echo 'ARGS="…" is passed on to the command (demo, up, test, coverage, faults, startup, lock, and the'
+	@echo 'four of CDK: synth, diff, deploy, destroy). SETTINGS=other.yaml takes the place of mesh.yaml for'
+	@echo 'these four. EXAMPLE=greeter or EXAMPLE=production is a stack of its own, for which no settings'
+	@echo 'are read. STACKS=… names the stacks to deploy or destroy. PYTHON=… names the Python (3.11 or'
+	@echo 'newer) to build .venv with.'
 
 .PHONY: setup
 setup: $(PYTHON_INSTALLED) $(NODE_INSTALLED) $(ASSET_BUILT) ## Install what is missing or out of date

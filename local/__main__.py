@@ -63,7 +63,8 @@ def demo(
 @app.command()
 def up(
     port: Annotated[
-        int, typer.Option(help="Where AWS listens, on loopback; 0 for any free port.")
+        int,
+        typer.Option(min=0, max=65535, help="Where AWS listens, on loopback; 0 for any free port."),
     ] = 4566,
     speed: Annotated[
         float,

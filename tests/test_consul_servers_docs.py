@@ -130,6 +130,13 @@ def test_every_output_that_a_command_uses_is_one_of_the_examples(name: str) -> N
     assert any(f'"{name}"' in source.read_text(encoding="utf-8") for source in sources)
 
 
+def test_a_servers_certificate_is_found_by_its_description(served: Deployed) -> None:
+    (description,) = re.findall(r'Key=description,Values="(.+)"', TEXT)
+    secrets = made(served, "AWS::SecretsManager::Secret")
+
+    assert [secret["Description"] for secret in secrets].count(description) == 1
+
+
 def test_the_metrics_exist() -> None:
     known = vars(metrics)
 

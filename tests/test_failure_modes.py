@@ -104,6 +104,15 @@ def test_the_drawings_have_the_real_names_of_the_states(minimal: Deployed, workf
     assert [name for name in names if name not in drawn] == []
 
 
+def test_every_function_is_in_the_table_of_who_can_read_what(served: Deployed) -> None:
+    table = section(OPERATIONS, "Who can read what")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    named = {name.strip() for row in rows for name in row.split(",")}
+    functions = {name.rpartition("/")[2] for name in served.of_type("AWS::Lambda::Function")}
+
+    assert functions - named == set()
+
+
 def test_the_settings_are_named() -> None:
     settings = [
         *(f"reconciliation.{key}" for key in ReconciliationSettings.model_fields),

@@ -31,6 +31,17 @@ def test_every_argument_is_in_the_reference(kind: type) -> None:
     assert documented == arguments
 
 
+@pytest.mark.parametrize("kind", [MeshTask, Mesh, Upstream, ExternalConsul])
+def test_what_is_required_is_what_has_no_default(kind: type) -> None:
+    lines = section(kind.__name__).splitlines()
+    required = {line.split("|")[1].strip(" `") for line in lines if "| required |" in line}
+
+    parameters = inspect.signature(vars(kind)["__init__"]).parameters
+    without = {name for name, each in parameters.items() if each.default is each.empty}
+
+    assert required == without - NOT_ARGUMENTS
+
+
 def test_the_reference_names_the_images_and_the_ports() -> None:
     assert CONSUL_IMAGE in REFERENCE
     assert ENVOY_IMAGE in REFERENCE

@@ -149,3 +149,14 @@ def test_a_port_in_use_is_told_without_a_traceback(tmp_path: Path) -> None:
     assert f"can not listen on port {port} of localhost" in output
     assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_cannot_be_is_told_without_a_traceback(tmp_path: Path, port: str) -> None:
+    with started("up", "--port", port, temporary=tmp_path) as process:
+        output, _ = process.communicate(timeout=_DEADLINE_SECONDS)
+
+    assert process.returncode == 2
+    assert "Invalid value for '--port'" in output
+    assert "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []
