@@ -58,6 +58,18 @@ class _Progress:
             print(line + failures, flush=True)  # noqa: T201 - a command line prints
 
 
+def _schedule(text: str) -> Schedule:
+    try:
+        schedule = Schedule.parse(text)
+    except ValueError as problem:
+        message = f"{problem}; a failure prints a schedule as it has to be given"
+        raise argparse.ArgumentTypeError(message) from None
+    if schedule.scenario not in SCENARIOS:
+        message = f"there is no scenario {schedule.scenario!r}; there are {', '.join(SCENARIOS)}"
+        raise argparse.ArgumentTypeError(message)
+    return schedule
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument(
@@ -73,7 +85,7 @@ def _options() -> argparse.Namespace:
         help="only this one; may be given several times",
     )
     parser.add_argument(
-        "--replay", type=Schedule.parse, metavar="SCHEDULE", help="run one, and show what happens"
+        "--replay", type=_schedule, metavar="SCHEDULE", help="run one, and show what happens"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()

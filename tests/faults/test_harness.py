@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 
+from tests.faults import __main__ as command_line
 from tests.faults.explore import Failure, Tally, counterexample, shrunk, singles
 from tests.faults.run import Outcome, Runner
 from tests.faults.scenarios import SCENARIOS
@@ -28,6 +30,21 @@ def test_a_schedule_is_read_as_it_is_written() -> None:
 def test_something_else_is_no_schedule() -> None:
     with pytest.raises(ValueError, match="POINT:WHAT"):
         Schedule.parse("starts 3=killed")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("nonsense 3:killed", "there is no scenario 'nonsense'"), ("starts 3", "POINT:WHAT")],
+)
+def test_what_cannot_be_replayed_is_told_on_the_command_line(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["faults", "--replay", text])
+
+    with pytest.raises(SystemExit):
+        command_line.main()
+
+    assert said in capsys.readouterr().err
 
 
 def test_a_deviation_that_is_not_possible_is_not_made(runner: Runner) -> None:
