@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from local.cloud.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 _CDK = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 _OPTIONS = ("--no-notices", "--no-version-reporting", "--no-color")
 _STOP_SECONDS = 10
+_PROCESSES = Path("/proc")
 
 
 class CdkError(Exception):
@@ -112,8 +115,33 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            # What it has started may take longer than itself.
+            until(
+                lambda: not _is_there(process.pid),
+                within=_STOP_SECONDS,
+                what=f"all processes of the group {process.pid} have ended",
+            )
+        except (subprocess.TimeoutExpired, TimeoutError):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _is_there(group: int) -> bool:
+    """Whether a group of processes still has one that has not ended."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    # On Linux there may be those, too, that have ended and that nobody has waited for yet.
+    return not _PROCESSES.exists() or any(_runs_in(group, path) for path in _PROCESSES.iterdir())
+
+
+def _runs_in(group: int, process: Path) -> bool:
+    try:
+        state, _, of_group, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):  # it is none, or has ended meanwhile
+        return False
+    return state != "Z" and int(of_group) == group

@@ -263,9 +263,10 @@ class _Work:
         return parsed
 
     def stack_event(self, status: str, reason: str | None = None) -> None:
-        self.stack.status = status
+        # Who sees the status finds the reason, and the event, there.
         self.stack.__dict__["stack_status_reason"] = reason
         self.stack._add_stack_event(status, resource_status_reason=reason)
+        self.stack.status = status
 
     def resource_event(
         self, logical_id: str, type_: str, status: str, reason: str | None = None
@@ -643,12 +644,12 @@ class _Deletion(_Work):
         if failures := self.delete_all(definitions):
             self.stack_event("DELETE_FAILED", "; ".join(failures))
             return
-        self.stack_event("DELETE_COMPLETE")
         for name, export in list(self.backend.exports.items()):
             if export.exporting_stack_id == self.stack.stack_id:
                 del self.backend.exports[name]
-        self.backend.stacks.pop(self.stack.stack_id, None)
+        self.stack_event("DELETE_COMPLETE")
         self.backend.deleted_stacks[self.stack.stack_id] = self.stack
+        self.backend.stacks.pop(self.stack.stack_id, None)
 
 
 def _is_custom(type_: str) -> bool:

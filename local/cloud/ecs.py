@@ -20,7 +20,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import InvalidNetworkInterfaceIdError
@@ -62,6 +62,8 @@ _MOST_STAGES_OF_DELAY = 30
 _MOST_TASKS = 100  # that DescribeTasks takes, and a page of ListTasks has
 _STARTED_BY_SERVICE = "ecs-svc/"
 _NOT_STARTING = {"DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"}
+
+_Shown = TypeVar("_Shown", Task, Service)
 
 
 class TaskRunner(Protocol):
@@ -115,6 +117,8 @@ class TaskLifecycle:
         self._numbers = itertools.count(1)
         self._scheduler = Scheduler("ecs-tasks")
         self._lock = threading.RLock()
+        # What is shown of a task is all of one stage. Nobody waits for anything with this one.
+        self._stage_lock = threading.RLock()
         self._request = threading.local()
 
     @contextmanager
@@ -167,7 +171,7 @@ class TaskLifecycle:
                 tasks = original_run(backend, **arguments)
                 for task in tasks:
                     lifecycle._begin(backend, task)
-            return list(tasks)
+                return [_as_it_is(task) for task in tasks]
 
         def start_task(
             backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
@@ -177,7 +181,7 @@ class TaskLifecycle:
                 for task in tasks:
                     task.tags = task.tags or []
                     lifecycle._begin(backend, task)
-            return list(tasks)
+                return [_as_it_is(task) for task in tasks]
 
         def respond_run_task(response: EC2ContainerServiceResponse) -> Any:
             # moto reads every parameter of the request but this one.
@@ -216,23 +220,24 @@ class TaskLifecycle:
         own_interface = definition.network_mode == "awsvpc"
         now = self._clock.now()
         state = task.__dict__
-        state.update(
-            has_own_interface=own_interface,
-            number=next(self._numbers),
-            pulled={},
-            version=0,
-            created_at=now,
-            cpu=str(definition.cpu or "0"),
-            memory=str(definition.memory or "0"),
-            availability_zone=f"{task.region_name}a",
-            enable_execute_command=False,
-            containers=_containers(task, definition),
-        )
-        if task.launch_type == "FARGATE":
-            state["platform_version"] = task.platform_version or "1.4.0"
-            state["platform_family"] = "Linux"
         stages = _STARTING[own_interface]
-        self._enter(backend, task, stages[0])
+        with self._stage_lock:
+            state.update(
+                has_own_interface=own_interface,
+                number=next(self._numbers),
+                pulled={},
+                version=0,
+                created_at=now,
+                cpu=str(definition.cpu or "0"),
+                memory=str(definition.memory or "0"),
+                availability_zone=f"{task.region_name}a",
+                enable_execute_command=False,
+                containers=_containers(task, definition),
+            )
+            if task.launch_type == "FARGATE":
+                state["platform_version"] = task.platform_version or "1.4.0"
+                state["platform_family"] = "Linux"
+            self._enter(backend, task, stages[0])
         self._later(lambda: self._go_on(backend, task, stages, 1, "RUNNING"))
 
     # Stages.
@@ -288,7 +293,8 @@ class TaskLifecycle:
             ended=lambda reason, code: self._stop(backend, task, reason, code),
         )
         # It is where the task is found, for everybody.
-        _set_address(task, address)
+        with self._stage_lock:
+            _set_address(task, address)
 
     def _is_running(self, task: Task) -> bool:
         return self._runner is not None and self._runner.is_running(task.task_arn)
@@ -319,14 +325,28 @@ class TaskLifecycle:
 
     def _tell_end(self, task: Task, reason: str, code: str) -> None:
         state = task.__dict__
-        task.desired_status = "STOPPED"
-        task.stopped_reason = reason
-        state["stop_code"] = code
-        state["stopping_at"] = self._clock.now()
-        state["version"] += 1
+        with self._stage_lock:
+            task.desired_status = "STOPPED"
+            task.stopped_reason = reason
+            state["stop_code"] = code
+            state["stopping_at"] = self._clock.now()
+            state["version"] += 1
         self._tell(task)
 
     def _enter(self, backend: EC2ContainerServiceBackend, task: Task, status: str) -> None:
+        with self._stage_lock:
+            self._change(task, status)
+        if status == "ACTIVATING":
+            _register(backend, task)
+        elif status in _NOT_STARTING:
+            _deregister(task)
+        if status == "STOPPING" and self._runner is not None:
+            self._runner.stop(task.task_arn)
+        if status == "STOPPED":
+            _release_interfaces(backend, task)
+        self._tell(task)
+
+    def _change(self, task: Task, status: str) -> None:
         now = self._clock.now()
         state = task.__dict__
         task.last_status = status
@@ -346,15 +366,6 @@ class TaskLifecycle:
                 container["exitCode"] = 0
         for attachment in task.attachments:
             attachment["status"] = _attachment_status(status)
-        if status == "ACTIVATING":
-            _register(backend, task)
-        elif status in _NOT_STARTING:
-            _deregister(task)
-        if status == "STOPPING" and self._runner is not None:
-            self._runner.stop(task.task_arn)
-        if status == "STOPPED":
-            _release_interfaces(backend, task)
-        self._tell(task)
 
     def _tell(self, task: Task) -> None:
         self._publish(
@@ -376,10 +387,11 @@ class TaskLifecycle:
             task_id = task_str.rsplit("/", maxsplit=1)[-1]
             for task in _begun_tasks(backend, cluster.name):
                 if task.id == task_id:
-                    lifecycle._stop(
-                        backend, task, reason or "Task stopped by user", "UserInitiated"
-                    )
-                    return task
+                    with lifecycle._lock:
+                        lifecycle._stop(
+                            backend, task, reason or "Task stopped by user", "UserInitiated"
+                        )
+                        return _as_it_is(task)
             raise InvalidParameterException("The referenced task was not found.")
 
         return stop_task
@@ -394,8 +406,9 @@ class TaskLifecycle:
         stages = _STOPPING[task.__dict__["has_own_interface"]]
         self._later(lambda: self._go_on(backend, task, stages, 0, "STOPPED"))
 
-    @staticmethod
-    def _describe_tasks() -> Callable[..., list[Task]]:
+    def _describe_tasks(self) -> Callable[..., list[Task]]:
+        lifecycle = self
+
         def describe_tasks(
             backend: EC2ContainerServiceBackend, cluster_str: str, tasks: list[str]
         ) -> list[Task]:
@@ -405,7 +418,9 @@ class TaskLifecycle:
             if len(tasks) > _MOST_TASKS:
                 raise InvalidParameterException(f"Tasks may have at most {_MOST_TASKS} items.")
             wanted = {task.split("/")[-1] for task in tasks}
-            return [task for task in _begun_tasks(backend, cluster.name) if task.id in wanted]
+            with lifecycle._stage_lock:
+                known = _begun_tasks(backend, cluster.name)
+                return [_as_it_is(task) for task in known if task.id in wanted]
 
         return describe_tasks
 
@@ -449,31 +464,35 @@ class TaskLifecycle:
             if network:
                 network["awsvpcConfiguration"].setdefault("securityGroups", [])
                 kwargs["network_configuration"] = network
-            service: Service = original_create(backend, *args, **kwargs)
-            now = lifecycle._clock.now()
-            service.__dict__["created_at"] = now
-            for deployment in service.deployments:
-                deployment.update(createdAt=now, updatedAt=now)
-            service.__dict__["deployment"] = _deployment_id(service)
-            lifecycle._reconcile(backend, service.name, service.cluster_name)
-            return service
+            # What waits in the scheduler may be of a service that had the name before.
+            with lifecycle._lock:
+                service: Service = original_create(backend, *args, **kwargs)
+                now = lifecycle._clock.now()
+                service.__dict__["created_at"] = now
+                for deployment in service.deployments:
+                    deployment.update(createdAt=now, updatedAt=now)
+                service.__dict__["deployment"] = _deployment_id(service)
+                lifecycle._reconcile(backend, service.name, service.cluster_name)
+                return _as_it_is(service)
 
         def delete_service(
             backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
         ) -> Service:
-            service: Service = original_delete(backend, *args, **kwargs)
-            service.desired_count = 0
-            service.status = "DRAINING"
-            lifecycle._reconcile(backend, service.name, service.cluster_name)
-            return service
+            with lifecycle._lock:
+                service: Service = original_delete(backend, *args, **kwargs)
+                service.desired_count = 0
+                service.status = "DRAINING"
+                lifecycle._reconcile(backend, service.name, service.cluster_name)
+                return _as_it_is(service)
 
         def describe_services(
             backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any
         ) -> tuple[list[Service], list[dict[str, str]]]:
-            services, failures = original_describe(backend, *args, **kwargs)
-            for service in services:
-                lifecycle._count(backend, service)
-            return services, failures
+            with lifecycle._lock:
+                services, failures = original_describe(backend, *args, **kwargs)
+                for service in services:
+                    lifecycle._count(backend, service)
+                return [_as_it_is(service) for service in services], failures
 
         original_create = patches.enter_context(
             replaced(EC2ContainerServiceBackend, "create_service", create_service)
@@ -518,7 +537,7 @@ class TaskLifecycle:
                 if force or service.task_definition != definition:
                     lifecycle._deploy(service)
                 lifecycle._reconcile(backend, service.name, service.cluster_name)
-            return service
+                return _as_it_is(service)
 
         return update_service
 
@@ -797,6 +816,20 @@ def _begun_tasks(backend: EC2ContainerServiceBackend, cluster_name: str) -> list
     """
     known = list(backend.tasks.get(cluster_name, {}).values())
     return [task for task in known if "number" in task.__dict__]
+
+
+def _as_it_is(found: _Shown) -> _Shown:
+    """Return a task or a service as an answer has to show it: as it is now, all of it.
+
+    moto writes the answer later, when what it shows may be in the midst of its next stage.
+    """
+    # Not `copy.copy`: moto keeps what is made by a class.
+    shown: _Shown = object.__new__(type(found))
+    shown.__dict__.update(found.__dict__)
+    for name in ("attachments", "containers", "deployments"):
+        if name in shown.__dict__:
+            shown.__dict__[name] = copy.deepcopy(shown.__dict__[name])
+    return shown
 
 
 def _live_tasks(backend: EC2ContainerServiceBackend, service: Service) -> list[Task]:

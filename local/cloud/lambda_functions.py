@@ -8,11 +8,12 @@ logging configuration and most of what CloudFormation says about a function.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from moto.awslambda.models import LambdaFunction
 from moto.awslambda.utils import get_backend
 from moto.awslambda_simple.models import LambdaSimpleBackend, lambda_simple_backends
 from moto.core.config import default_user_config
-from moto.logs.models import LogsBackend, logs_backends
+from moto.logs.models import LogGroup, LogsBackend, logs_backends
 
 from local.cloud.clock import CloudClock
 from local.cloud.lambda_runtime import (
@@ -67,7 +68,7 @@ class LambdaFunctions:
             function_clock=function_clock,
             hosts_file=hosts_file,
         )
-        self._log_lock = threading.Lock()
+        self._log_lock = threading.RLock()
         self._lines: deque[tuple[str, int, str]] = deque(maxlen=_RECORDS_KEPT)
 
     @contextmanager
@@ -101,6 +102,7 @@ class LambdaFunctions:
             original_delete = patches.enter_context(
                 replaced(LambdaSimpleBackend, "delete_function", delete_function)
             )
+            patches.enter_context(_orderly_logs(self._log_lock))
             patches.enter_context(_remembered_configuration())
             patches.enter_context(_complete_cloudformation_support())
             patches.callback(self._runtime.stop)
@@ -128,6 +130,8 @@ class LambdaFunctions:
 
     def logs(self, function_name: str | None = None) -> list[dict[str, Any]]:
         """Return what functions wrote, oldest first; see ``LocalCloud.lambda_logs``."""
+        # A handler that has told somebody something may have written it down before.
+        self._runtime.read_output()
         with self._log_lock:
             lines = list(self._lines)
         return [
@@ -222,6 +226,32 @@ def _as_deployed(function: LambdaFunction) -> Function:
         log_format=logging_config["LogFormat"],
         log_level=logging_config.get("ApplicationLogLevel"),
     )
+
+
+@contextmanager
+def _orderly_logs(lock: threading.RLock) -> Iterator[None]:
+    """Let nobody read which log groups and streams there are while another one is made.
+
+    A sandbox begins a stream whenever it starts, and moto goes through them as they are.
+    """
+    with ExitStack() as patches:
+        for owner, names in (
+            (LogsBackend, ("create_log_group", "create_log_stream", "describe_log_groups")),
+            (LogGroup, ("describe_log_streams", "filter_log_events", "to_describe_dict")),
+        ):
+            for name in names:
+                locked = _locked(lock, getattr(owner, name))
+                patches.enter_context(replaced(owner, name, locked))
+        yield
+
+
+def _locked(lock: threading.RLock, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return function(*args, **kwargs)
+
+    return locked
 
 
 @contextmanager

@@ -58,6 +58,7 @@ _API = "/2018-06-01/runtime"
 # On AWS it is ten seconds.
 _INIT_TIMEOUT_SECONDS = 60.0
 _HOST_READY_TIMEOUT_SECONDS = 60.0
+_HOST_STOP_SECONDS = 30.0
 _LOG_TAIL_BYTES = 4096  # what Invoke returns of the log when asked to
 
 LogSink = Callable[["Sandbox", int, str], None]
@@ -195,6 +196,13 @@ class LambdaRuntime:
             pool = self._pools.pop(arn, None)
         if pool is not None:
             pool.retire()
+
+    def read_output(self) -> None:
+        """Log all that sandboxes have written by now, be it that nobody has come to it yet."""
+        with self._lock:
+            sandboxes = list(self._sandboxes)
+        for sandbox in sandboxes:
+            sandbox.read_output()
 
     def stop(self) -> None:
         """End every sandbox; invocations that are under way fail. May be called again."""
@@ -377,6 +385,10 @@ class Sandbox:
         self._changed = threading.Condition()
         self._next: Invocation | None = None
         self._current: Invocation | None = None
+        # How it has failed to start, or why it has ended, before there was an event to fail.
+        self._init_error: tuple[bytes, str | None] | None = None
+        self._exit_reason = "Runtime exited without providing a reason"
+        self._exited = False
         self._deadline_ms = 0
         self._host: _SandboxHost | None = None
         self._ended = False
@@ -418,7 +430,7 @@ class Sandbox:
 
     def is_alive(self) -> bool:
         """Tell whether the process may still take an event."""
-        if self._ended or self._killed or self._host is None:
+        if self._ended or self._killed or self._exited or self._host is None:
             return False
         return self._host.has(self)
 
@@ -427,11 +439,13 @@ class Sandbox:
         function = self.function
         with self._changed:
             self._tail.clear()
-            if self.is_alive():
+            if self._init_error is not None:
+                invocation.finish(*self._init_error)
+            elif self.is_alive():
                 self._next = self._current = invocation
                 self._changed.notify_all()
             else:
-                invocation.fail("Runtime.ExitError", "Runtime exited without providing a reason")
+                invocation.fail("Runtime.ExitError", self._exit_reason)
         cold = not self.ready.is_set()
         if cold:
             self._wait_until_ready(invocation)
@@ -506,13 +520,15 @@ class Sandbox:
         return invocation, int((time.time() + self.function.timeout_seconds) * 1000)
 
     def finish(self, request_id: str | None, result: bytes, error: str | None) -> None:
-        """Take the outcome of ``request_id``; None is the event, if any, that init failed under."""
+        """Take the outcome of ``request_id``; None is a failed init, of this event or the next."""
         # Lines written before the answer must be in the log before the answer is out.
         self._drain_output()
         with self._changed:
             current = self._current
             if current is not None and request_id in (None, current.request_id):
                 current.finish(result, error)
+            elif request_id is None:
+                self._init_error = result, error
             self._changed.notify_all()
 
     def exited(self, wait_status: int) -> None:
@@ -526,6 +542,7 @@ class Sandbox:
         else:
             reason = "Runtime exited without providing a reason"
         with self._changed:
+            self._exited, self._exit_reason = True, reason
             if self._current is not None:
                 self._current.fail("Runtime.ExitError", reason)
             self._changed.notify_all()
@@ -558,6 +575,10 @@ class Sandbox:
             thread.join(timeout=5)
 
     # Output.
+
+    def read_output(self) -> None:
+        """Log what the process has written by now."""
+        self._drain_output()
 
     def _read_output(self) -> None:
         """Log what the process writes until it has ended; runs in a thread of its own."""
@@ -807,12 +828,13 @@ class _SandboxHost:
             return
         with contextlib.suppress(OSError):
             control.shutdown(socket.SHUT_RDWR)
-        try:
-            process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            # Still importing: it looks at its socket only afterwards.
-            process.kill()
-            process.wait()
+        # One that still imports has no sandbox, and looks at its socket only afterwards. Any other
+        # ends its sandboxes before itself, and on a busy machine takes its time for that.
+        if self._ready:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_HOST_STOP_SECONDS)
+        process.kill()
+        process.wait()
 
     def _listen(self) -> None:
         """Follow what the process tells of its sandboxes; runs in a thread of its own."""
@@ -840,12 +862,14 @@ class _SandboxHost:
                 self._pids[message["id"]] = message["pid"]
             else:
                 self._pids.pop(message["id"], None)
-                ended = self._sandboxes.pop(message["id"], None)
-                if ended is not None:
-                    self._ids.pop(ended, None)
+                ended = self._sandboxes.get(message["id"])
             self._answered.notify_all()
         if ended is not None:
+            # First: who finds that it is gone finds why, too.
             ended.exited(message["status"])
+            with self._answered:
+                del self._sandboxes[message["id"]], self._ids[ended]
+                self._answered.notify_all()
 
 
 _unpack_lock = threading.Lock()

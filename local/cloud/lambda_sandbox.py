@@ -87,6 +87,11 @@ def main() -> None:  # noqa: C901 - one loop, in the order in which things happe
     finally:
         for pid in sandboxes:
             _kill_group(pid)
+            # It may not have made its own group yet; the number is its own until it is waited for.
+            os.kill(pid, signal.SIGKILL)
+        # Who waits for the end of this process may take it for the end of them all.
+        for pid in sandboxes:
+            os.waitpid(pid, 0)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], int] | None:

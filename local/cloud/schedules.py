@@ -45,7 +45,7 @@ class _Rhythm:
 class ScheduledRules:
     """Fires the rules with a schedule of one cloud. Use it as ``with rules.connected():``.
 
-    ``deliver`` sends an event to the targets that a rule has by then.
+    ``deliver`` sends an event to the targets that a rule has by then; it does not wait for them.
     """
 
     def __init__(
@@ -119,18 +119,20 @@ class ScheduledRules:
                 return
             rhythm.due += rhythm.interval
             self._wait(backend, key, name, rhythm)
-        event = {
-            "version": "0",
-            "id": str(uuid.uuid4()),
-            "detail-type": "Scheduled Event",
-            "source": "aws.events",
-            "account": rule.account_id,
-            "time": self._clock.time(),
-            "region": rule.region_name,
-            "resources": [rule.arn],
-            "detail": {},
-        }
-        self._deliver(rule, event)
+            event = {
+                "version": "0",
+                "id": str(uuid.uuid4()),
+                "detail-type": "Scheduled Event",
+                "source": "aws.events",
+                "account": rule.account_id,
+                "time": self._clock.time(),
+                "region": rule.region_name,
+                "resources": [rule.arn],
+                "detail": {},
+            }
+            # In one step with the look at the rule: when a rule has been disabled, changed or
+            # deleted, it fires no more, not even at targets that it has got since.
+            self._deliver(rule, event)
 
 
 def _is_enabled(rule: Rule) -> bool:

@@ -72,7 +72,7 @@ def corrected_secrets_manager(clock: CloudClock | None = None) -> Iterator[None]
     }
     # Correct as they are, but not to be interleaved with the ones above. (RotateSecret is: it waits
     # for a function that writes the secret in its turn.)
-    for name in ("delete_secret", "describe_secret", "restore_secret"):
+    for name in ("delete_secret", "describe_secret", "list_secrets", "restore_secret"):
         replacements[name] = getattr(SecretsManagerBackend, name)
     with ExitStack() as patches:
         for name, function in replacements.items():

@@ -32,7 +32,7 @@ class PrivateNames:
 
     def __init__(self, hosts_file: Path) -> None:
         self._hosts_file = hosts_file
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -50,8 +50,10 @@ class PrivateNames:
 
     def _then_written(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def change(backend: ServiceDiscoveryBackend, *args: Any, **kwargs: Any) -> Any:
-            answer = original(backend, *args, **kwargs)
-            self._write()
+            # One after the other: moto changes what it has in several steps.
+            with self._lock:
+                answer = original(backend, *args, **kwargs)
+                self._write()
             return answer
 
         return change

@@ -60,7 +60,10 @@ from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.backend import execution as execution_module
-from moto.stepfunctions.parser.backend.execution import Execution
+from moto.stepfunctions.parser.backend.execution import (
+    BaseExecutionWorkerCommunication,
+    Execution,
+)
 from moto.stepfunctions.parser.models import (
     StepFunctionsParserBackend,
     stepfunctions_parser_backends,
@@ -98,8 +101,9 @@ _SERVICE_ERROR_NAMES = {
 # miss between its check and its wait; so it looks again this often.
 _WAIT_SLICE_SECONDS = 0.2
 
-# A thread of moto's parses the definition first, and cannot be stopped before it has.
-_PARSED_WITHIN_SECONDS = 5.0
+# A thread of moto's parses the definition first, and cannot be stopped before it has. On a busy
+# machine, where many do so at the same time, that takes a while.
+_PARSED_WITHIN_SECONDS = 60.0
 
 
 @contextmanager
@@ -178,6 +182,11 @@ def corrected_step_functions(clock: CloudClock | None = None) -> Iterator[None]:
                 _knowing_the_child(StateTaskServiceSfn._build_sync2_resolver),
             ),
             (Execution, "stop", _stop_when_parsed(Execution.stop)),
+            (
+                BaseExecutionWorkerCommunication,
+                "_reflect_execution_status",
+                _status_last(BaseExecutionWorkerCommunication._reflect_execution_status),
+            ),
             (state_task_service_aws_sdk, "_SERVICE_ERROR_NAMES", _SERVICE_ERROR_NAMES),
             (
                 state_task_service_callback,
@@ -457,6 +466,24 @@ def _kept_end(set_error: Callable[[Environment, Any], None]) -> Callable[[Enviro
                 set_error(self, error)
 
     return set_error_unless_over
+
+
+# Ends. moto says that an execution has ended before it says how: who asks in between, be it a
+# state that waits for it, finds that it has succeeded without an output.
+
+
+def _status_last(
+    reflect: Callable[[BaseExecutionWorkerCommunication], None],
+) -> Callable[[BaseExecutionWorkerCommunication], None]:
+    def reflect_execution_status(self: BaseExecutionWorkerCommunication) -> None:
+        execution = self.execution
+        end: Any = SimpleNamespace(exec_worker=execution.exec_worker)
+        reflect(BaseExecutionWorkerCommunication(end))
+        status = end.__dict__.pop("exec_status")
+        execution.__dict__.update(end.__dict__)
+        execution.exec_status = status
+
+    return reflect_execution_status
 
 
 @dataclass

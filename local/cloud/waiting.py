@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def until(
-    condition: Callable[[], T | None], *, within: float = 10.0, what: str, every: float = 0.02
+    condition: Callable[[], T | None], *, within: float = 60.0, what: str, every: float = 0.02
 ) -> T:
     """Ask ``condition`` again and again until it holds, and return what it gave.
 
@@ -19,7 +19,7 @@ def until(
     condition
         Holds when it returns something true.
     within
-        Seconds to wait at most.
+        Seconds to wait at most: how long a busy machine may take, and no measure of anything.
     what
         What is waited for, for the message.
     every

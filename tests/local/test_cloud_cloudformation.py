@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.cloudformation.models import Stack as CloudFormationStack
+from moto.servicediscovery.models import ServiceInstance
 
 from local.cloud import LocalCloud
 from local.cloud.cloudformation import DeploymentError, deployment_order
 from local.cloud.waiting import until
+from tests.local.meanwhile import meanwhile
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 
@@ -96,7 +99,7 @@ class Stack:
             status = str(self.described()["StackStatus"])
             return "" if status.endswith("IN_PROGRESS") else status
 
-        return until(final, within=30, what="the deployment is over")
+        return until(final, what="the deployment is over")
 
     def outputs(self) -> dict[str, str]:
         return {x["OutputKey"]: x["OutputValue"] for x in self.described().get("Outputs", [])}
@@ -990,6 +993,23 @@ def test_a_service_of_cloud_map_is_not_deleted_with_instances(stack: Stack) -> N
     stack.delete()
 
 
+def test_of_two_that_register_an_instance_at_the_same_time_one_stays(stack: Stack) -> None:
+    stack.create(discovery(stack))
+    client, service = stack.cloud.client("servicediscovery"), stack.physical_ids()["Registry"]
+
+    def register(id_: str) -> None:
+        client.register_instance(
+            ServiceId=service, InstanceId=id_, Attributes={"AWS_INSTANCE_IPV4": "10.0.0.1"}
+        )
+
+    with meanwhile(ServiceInstance, "__init__", lambda: register("one")):
+        register("one")
+    instances = client.list_instances(ServiceId=service)["Instances"]
+    assert [each["Id"] for each in instances] == ["one"]
+    client.deregister_instance(ServiceId=service, InstanceId="one")
+    stack.delete()
+
+
 def test_an_instance_takes_the_place_of_the_one_with_its_id(stack: Stack) -> None:
     stack.create(discovery(stack))
     client, service = stack.cloud.client("servicediscovery"), stack.physical_ids()["Registry"]
@@ -1005,6 +1025,26 @@ def test_an_instance_takes_the_place_of_the_one_with_its_id(stack: Stack) -> Non
         "other": "10.0.0.2",
     }
     assert len(instances) == 2
+    for id_ in ("one", "other"):
+        client.deregister_instance(ServiceId=service, InstanceId=id_)
+    stack.delete()
+
+
+def test_a_stack_whose_deployment_is_over_has_told_so(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = CloudFormationStack._add_stack_event
+    seen: dict[str, str] = {}
+
+    def look_and_add(self: CloudFormationStack, status: str, **more: Any) -> None:
+        seen[status] = self.status
+        add(self, status, **more)
+
+    monkeypatch.setattr(CloudFormationStack, "_add_stack_event", look_and_add)
+    stack.create({"Queue": {"Type": "AWS::SQS::Queue"}})
+    stack.delete()
+    assert seen["CREATE_COMPLETE"] == "CREATE_IN_PROGRESS"
+    assert seen["DELETE_COMPLETE"] == "DELETE_IN_PROGRESS"
 
 
 def test_a_volume_is_encrypted_and_tagged_as_the_template_says(stack: Stack) -> None:
@@ -1053,8 +1093,12 @@ def test_what_is_ready_goes_on_while_a_custom_resource_waits_for_it(
         what="the log group is there, though the other custom resource waits",
     )
     assert stack.described()["StackStatus"] == "CREATE_IN_PROGRESS"
-    (event,) = (
-        each for each in told(cloud, stack) if each["ResourceProperties"]["Name"] == "waiting"
-    )
+
+    # The other one may have been quicker.
+    def told_waiting() -> list[dict[str, Any]]:
+        events = told(cloud, stack)
+        return [each for each in events if each["ResourceProperties"]["Name"] == "waiting"]
+
+    (event,) = until(told_waiting, what="the function is told of it")
     answer(event, Status="SUCCESS", PhysicalResourceId="later")
     assert stack.status() == "CREATE_COMPLETE"

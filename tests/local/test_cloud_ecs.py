@@ -14,10 +14,12 @@ import pytest
 from moto.ecs.models import ecs_backends
 
 from local.cloud import LocalCloud
+from local.cloud import ecs as local_ecs
 from local.cloud.ecs import TaskLifecycle
 from local.cloud.patching import replaced
 from local.cloud.waiting import until
 from tests.local.ecs_stages import standing_still
+from tests.local.meanwhile import meanwhile
 
 STARTING = ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING"]
 STOPPING = ["RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"]
@@ -63,8 +65,9 @@ class Events:
 
         def enough() -> list[dict[str, Any]]:
             answer = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10)
-            messages = answer.get("Messages", [])
-            self._received += [json.loads(message["Body"]) for message in messages]
+            for message in answer.get("Messages", []):
+                self._received.append(json.loads(message["Body"]))
+                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
             found = [event for event in self._received if event["detail"]["taskArn"] == task]
             return found if len(found) >= count else []
 
@@ -180,6 +183,34 @@ def test_a_task_is_shown_once_its_life_has_begun(cloud: LocalCloud) -> None:
     assert task not in listed
     assert task not in {each["taskArn"] for each in described}
     assert task in ecs.list_tasks(cluster="c")["taskArns"]
+
+
+def test_what_is_shown_of_a_task_stays_as_it_was_when_somebody_asked(cloud: LocalCloud) -> None:
+    backend = ecs_backends[cloud.account][cloud.region]
+    with standing_still(cloud):
+        task = run_task(cloud)
+        (shown,) = backend.describe_tasks("c", [task])
+    reach(cloud, task, "RUNNING")
+    assert shown.last_status == "PROVISIONING"
+    assert {each["lastStatus"] for each in shown.__dict__["containers"]} == {"PENDING"}
+    assert {each["lastStatus"] for each in described(cloud, task)["containers"]} == {"RUNNING"}
+
+
+def test_a_task_is_not_shown_in_the_midst_of_a_stage(cloud: LocalCloud) -> None:
+    task = run_task(cloud)
+    reach(cloud, task, "RUNNING")
+    seen: list[dict[str, Any]] = []
+
+    def look() -> None:
+        seen.append(described(cloud, task))
+
+    with meanwhile(local_ecs, "_container_status", look, when=lambda status: status == "STOPPED"):
+        cloud.client("ecs").stop_task(cluster="c", task=task)
+        reach(cloud, task, "STOPPED")
+    codes = [container.get("exitCode") for container in seen[0]["containers"]]
+    assert codes == ([0, 0] if seen[0]["lastStatus"] == "STOPPED" else [None, None])
+    statuses = {container["lastStatus"] for container in seen[0]["containers"]}
+    assert statuses == {local_ecs._container_status(seen[0]["lastStatus"])}
 
 
 def test_a_task_stopped_while_it_starts_never_runs(cloud: LocalCloud, events: Events) -> None:
@@ -453,6 +484,20 @@ def test_a_service_tries_again_until_the_secret_is_there(cloud: LocalCloud) -> N
     (task,) = tasks_of(cloud, "patient")
     assert described(cloud, task)["lastStatus"] == "RUNNING"
     delete_service(cloud, "patient")
+
+
+def test_a_task_of_an_earlier_service_does_not_disturb_a_new_one_of_that_name(
+    cloud: LocalCloud,
+) -> None:
+    lifecycle = cloud._tasks
+    assert lifecycle is not None
+    backend = ecs_backends[cloud.account][cloud.region]
+    with meanwhile(
+        local_ecs, "_deployment_id", lambda: lifecycle._reconcile(backend, "again", "c")
+    ):
+        create_service(cloud, "again", count=2)
+    assert len(tasks_of(cloud, "again")) == 2
+    delete_service(cloud, "again")
 
 
 def test_a_service_says_when_it_was_created(cloud: LocalCloud, service: str) -> None:

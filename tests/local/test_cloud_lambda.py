@@ -13,14 +13,19 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.logs.models import LogStream
 
-from local.cloud import LocalCloud
+from local.cloud import LocalCloud, lambda_runtime
+from local.cloud.lambda_runtime import Invocation, Sandbox
+from local.cloud.patching import replaced
 from local.cloud.waiting import until
+from tests.local.meanwhile import meanwhile
 
 HANDLER = '''
 import logging, os, signal, subprocess, sys, tempfile, time
@@ -171,15 +176,24 @@ def test_an_exception_is_reported_as_lambda_does(create: Create, invoke: Invoke)
     assert any("ConsulUnavailable" in line for line in payload["stackTrace"])
 
 
+class Hasty(threading.Event):
+    """One for which a minute takes a second."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(None if timeout is None else timeout / 60)
+
+
 def test_a_time_out_kills_the_sandbox_and_the_next_event_gets_a_new_one(
     create: Create, invoke: Invoke
 ) -> None:
-    function = create(Timeout=1)
+    function = create(Timeout=60)
     first = invoke(function)["payload"]["pid"]
-    answer = invoke(function, sleep=30)
+    # Only this one's time goes faster: a busy machine may need a second for the others.
+    with replaced(lambda_runtime, "Invocation", partial(Invocation, done=Hasty())):
+        answer = invoke(function, sleep=300)
     assert answer["error"] == "Unhandled"
     assert answer["payload"]["errorType"] == "Sandbox.Timedout"
-    assert answer["payload"]["errorMessage"].endswith("Task timed out after 1.00 seconds")
+    assert answer["payload"]["errorMessage"].endswith("Task timed out after 60.00 seconds")
     second = invoke(function)["payload"]
     assert (second["calls"], second["pid"] != first) == (1, True)
     until(lambda: not is_running(first), what="the sandbox that timed out is gone")
@@ -206,6 +220,37 @@ def test_a_handler_that_can_not_be_imported_is_reported_each_time(
     for _ in range(2):
         answer = invoke(function)
         assert answer["payload"]["errorType"] == "Runtime.ImportModuleError"
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (
+            {"Handler": "handlers.absent.handler"},
+            "Runtime.ImportModuleError",
+            "Unable to import module 'handlers.absent'",
+        ),
+        (
+            {"Code": {"ZipFile": zipped(handlers__step="import os; os._exit(3)")}},
+            "Runtime.ExitError",
+            "exit status 3",
+        ),
+    ],
+)
+def test_a_sandbox_that_has_failed_before_its_event_comes_is_reported_all_the_same(
+    create: Create, invoke: Invoke, more: dict[str, Any], error: str, message: str
+) -> None:
+    function = create(f"failed-with-{error.rpartition('.')[2]}", **more)
+    run = Sandbox.run
+
+    def run_late(self: Sandbox, invocation: Invocation) -> Invocation:
+        until(lambda: not self.is_alive(), what="the process has ended")
+        return run(self, invocation)
+
+    with replaced(Sandbox, "run", run_late):
+        payload = invoke(function)["payload"]
+    assert payload["errorType"] == error
+    assert message in payload["errorMessage"]
 
 
 def test_only_what_the_asset_or_the_runtime_has_can_be_imported(
@@ -294,6 +339,53 @@ def test_a_line_that_is_no_json_is_kept_as_a_message(
     assert {"message": "plain text"} in [x["record"] for x in cloud.lambda_logs(function)]
     groups = cloud.client("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/")
     assert f"/aws/lambda/{function}" in [group["logGroupName"] for group in groups["logGroups"]]
+
+
+def test_streams_are_listed_while_a_sandbox_begins_another_one(
+    cloud: LocalCloud, create: Create, invoke: Invoke
+) -> None:
+    logs = cloud.client("logs")
+    invoke(create(LoggingConfig={"LogFormat": "JSON", "LogGroup": "/listed"}))
+
+    def begin_another() -> None:
+        logs.create_log_stream(logGroupName="/listed", logStreamName="another")
+
+    with meanwhile(LogStream, "to_describe_dict", begin_another):
+        listed = logs.describe_log_streams(logGroupName="/listed")["logStreams"]
+    assert len(listed) == 1
+    assert len(logs.describe_log_streams(logGroupName="/listed")["logStreams"]) == 2
+
+
+WRITING = """
+import pathlib, time
+
+def handler(event, context):
+    print("written")
+    pathlib.Path(event["told"]).touch()
+    time.sleep(300)
+"""
+
+
+def test_what_a_handler_has_written_before_it_told_somebody_is_in_its_log(
+    cloud: LocalCloud, create: Create, tmp_path: Path
+) -> None:
+    function = create(Code={"ZipFile": zipped(handlers__step=WRITING)})
+    late, told = threading.Event(), tmp_path / "told"
+    read_output = Sandbox._read_output
+
+    def read_output_late(self: Sandbox) -> None:
+        late.wait()
+        read_output(self)
+
+    with replaced(Sandbox, "_read_output", read_output_late):
+        cloud.client("lambda").invoke(
+            FunctionName=function, InvocationType="Event", Payload=json.dumps({"told": str(told)})
+        )
+        until(told.exists, what="the handler has told it")
+        records = [entry["record"] for entry in cloud.lambda_logs(function)]
+        late.set()
+    cloud.client("lambda").delete_function(FunctionName=function)
+    assert {"message": "written"} in records
 
 
 def test_an_asynchronous_invocation_is_answered_at_once(cloud: LocalCloud, create: Create) -> None:
@@ -399,8 +491,9 @@ def test_stopping_fails_what_is_under_way_and_leaves_nothing(
         pid = client.invoke(FunctionName="f", Payload="{}")
         pid = json.loads(pid["Payload"].read())["pid"]
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
-    caller.join(timeout=5)
+    # It has not waited for the handler, which would have slept for longer.
+    assert time.monotonic() - begun < 60
+    caller.join(timeout=60)
     assert answers
     assert not is_running(pid)
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.secretsmanager.models import FakeSecret
 
 from local.cloud.clock import CloudClock
 from local.cloud.secrets_manager import corrected_secrets_manager
+from tests.local.meanwhile import meanwhile
 
 FIRST, SECOND, THIRD = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
 
@@ -353,3 +355,13 @@ def test_moto_is_as_before_afterwards() -> None:
         secrets.create_secret(Name="s", SecretString="one", ClientRequestToken=FIRST)
         put(secrets, "two", SECOND, "AWSPENDING")
         put(secrets, "other", SECOND, "AWSPENDING")
+
+
+def test_secrets_are_listed_while_another_one_is_created(secrets: Any, secret: str) -> None:
+    def create_another() -> None:
+        secrets.create_secret(Name="another", SecretString="two")
+
+    with meanwhile(FakeSecret, "to_dict", create_another):
+        listed = secrets.list_secrets()["SecretList"]
+    assert [each["ARN"] for each in listed] == [secret]
+    assert len(secrets.list_secrets()["SecretList"]) == 2

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from local import cdk_cli
+
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _DEADLINE_SECONDS = 120.0
 # The AWS command line takes a second for each call, and its waiters look every 6 or 15 s.
@@ -90,6 +92,27 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(
     assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
     assert processes_with(f"TMPDIR={tmp_path}") == []
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks at a left-over process through /proc"
+)
+def test_a_command_of_the_cdk_is_ended_with_all_that_it_has_started() -> None:
+    # It ends at once, and what it has started does not.
+    slow = "trap 'sleep 0.3; exit' TERM; echo $$; while :; do sleep 0.05; done"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", '/bin/sh -c "$0" & wait', slow],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    status = Path(f"/proc/{int(process.stdout.readline())}/stat")
+
+    cdk_cli._end(process)
+
+    assert process.returncode == -signal.SIGTERM
+    assert not status.exists() or ") Z " in status.read_text()
 
 
 def test_up_prints_commands_that_work_as_they_are(tmp_path: Path) -> None:

@@ -273,14 +273,20 @@ def health_of(task: LocalTask, name: str) -> Any:
 
 def test_health_is_unknown_until_so_many_failures_in_a_row_and_recovers(run: Tasks) -> None:
     health = {
-        "command": ["CMD-SHELL", "echo probed; test -e well"],
+        # The first one takes until somebody has looked.
+        "command": [
+            "CMD-SHELL",
+            "until test -e go; do sleep 0.05; done; echo probed; test -e well",
+        ],
         "interval": 0.1,
         "retries": 3,
+        "timeout": 60,
     }
     script = f"trap 'touch well' USR1; {FOREVER}"
     task = run(container("app", script, healthCheck=health))
-    task.wait_until_running()
+    wait_until_up(task, "app")
     assert health_of(task, "app")["status"] == "UNKNOWN"
+    (task._home("app") / "go").touch()
     unhealthy = task.wait_until_event("app", "unhealthy")
     assert unhealthy.seconds >= 0.3
     assert health_of(task, "app")["status"] == "UNHEALTHY"
@@ -454,14 +460,14 @@ def test_a_container_starts_beside_thousands_of_files(run: Tasks, tmp_path: Path
     health = {"command": ["CMD-SHELL", f"grep 0000 {tmp_path}/{names[0]}"], "interval": 0.05}
     script = f"cat {tmp_path}/{names[-1]}; echo; readlink /proc/self/fd/0; {FOREVER}"
     task = run(container("app", script, healthCheck=health))
-    task.wait_until_event("app", "healthy", within=20)
+    task.wait_until_event("app", "healthy")
     wait_until_up(task, "app")
     assert task.output("app").split() == ["3999", "/dev/null", "up"]
 
 
 def test_a_command_that_is_too_long_stops_the_task(run: Tasks) -> None:
     task = run(container("app", f": {'x' * 200_000}"))
-    task.wait_until_stopped(within=20)
+    task.wait_until_stopped()
     (why,) = (e.what for e in task.events if e.container == "app")
     assert "CannotStartContainerError" in why
     assert "Argument list too long" in why

@@ -262,13 +262,15 @@ class Watch:
         self._life = life
         self._services = services
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._problem: Exception | None = None
         self.violations: list[str] = []
         self.seen: set[str] = set()
         """The accessor IDs of the tokens that tasks had in their containers."""
 
     def __enter__(self) -> Self:
+        # Once before anything happens, and once afterwards, however busy the machine is meanwhile.
+        self._look()
         self._thread.start()
         return self
 
@@ -282,16 +284,21 @@ class Watch:
         self._thread.join()
         if self._problem is not None:
             raise self._problem
+        if error is None:
+            self._look()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         try:
             while not self._over.wait(0.05):
-                for task in self._life.live_tasks():
-                    self._look_at_task(task)
-                for service in self._services:
-                    self._look_at_secret(service)
+                self._look()
         except Exception as problem:  # noqa: BLE001 - it is raised where the watch ends
             self._problem = problem
+
+    def _look(self) -> None:
+        for task in self._life.live_tasks():
+            self._look_at_task(task)
+        for service in self._services:
+            self._look_at_secret(service)
 
     def _look_at_task(self, task: str) -> None:
         for ids in self._life.pulled(task):
