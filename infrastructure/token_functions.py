@@ -191,15 +191,9 @@ class TokenFunctions:
 
     def rotation_handlers(self, tokens: TokenHandlers) -> RotationHandlers:
         """Make the steps of TokenRotation."""
-        controller = self._controller_token_secret
         return RotationHandlers(
-            plan_rotation=self._functions.talking_to_consul(
-                self._scope,
-                "PlanRotation",
-                "plan_rotation",
-                token_secret=controller,
-                variables=self._subjects_environment,
-                timeout=_LONG_LOOK,
+            plan_rotation=self._handler_of_subjects(
+                "PlanRotation", "plan_rotation", timeout=_LONG_LOOK
             ),
             store_secret=tokens.store_secret,
             create_token=tokens.create_token,
@@ -255,12 +249,9 @@ class TokenFunctions:
 
     def _looking_handler(self, construct_id: str, step: str) -> lambda_.Function:
         """Make a step that compares Consul with the tasks and with the secrets."""
-        return self._functions.talking_to_consul(
-            self._scope,
+        return self._handler_of_subjects(
             construct_id,
             step,
-            token_secret=self._controller_token_secret,
-            variables=self._subjects_environment,
             statements=[
                 *self._reading_tokens(),
                 allow(_BATCH, "*"),  # it has no resource-level permissions
@@ -271,16 +262,32 @@ class TokenFunctions:
 
     def _rewriting_handler(self, construct_id: str, step: str) -> lambda_.Function:
         """Make a step that changes tokens, and who can publish which version of a secret."""
+        return self._handler_of_subjects(
+            construct_id,
+            step,
+            statements=[
+                allow(sorted({*READ, *WRITE_AHEAD, *PUBLISH}), *self._token_secrets),
+                *key_statements(self._scope, ENCRYPT, self._token_keys),
+            ],
+        )
+
+    def _handler_of_subjects(
+        self,
+        construct_id: str,
+        step: str,
+        *,
+        statements: Sequence[iam.PolicyStatement] = (),
+        timeout: Duration | None = None,
+    ) -> lambda_.Function:
+        """Make a step that knows whose tokens there are, and has the controller's token."""
         return self._functions.talking_to_consul(
             self._scope,
             construct_id,
             step,
             token_secret=self._controller_token_secret,
             variables=self._subjects_environment,
-            statements=[
-                allow(sorted({*READ, *WRITE_AHEAD, *PUBLISH}), *self._token_secrets),
-                *key_statements(self._scope, ENCRYPT, self._token_keys),
-            ],
+            statements=statements,
+            timeout=timeout,
         )
 
     def _report(self, construct_id: str, step: str) -> lambda_.Function:

@@ -8,12 +8,11 @@ logging configuration and most of what CloudFormation says about a function.
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from local.cloud.lambda_runtime import (
     Sandbox,
     code_fingerprint,
 )
-from local.cloud.patching import replaced
+from local.cloud.patching import locked, replaced
 
 _LOG = logging.getLogger(__name__)
 
@@ -240,18 +239,8 @@ def _orderly_logs(lock: threading.RLock) -> Iterator[None]:
             (LogGroup, ("describe_log_streams", "filter_log_events", "to_describe_dict")),
         ):
             for name in names:
-                locked = _locked(lock, getattr(owner, name))
-                patches.enter_context(replaced(owner, name, locked))
+                patches.enter_context(replaced(owner, name, locked(lock, getattr(owner, name))))
         yield
-
-
-def _locked(lock: threading.RLock, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def locked(*args: Any, **kwargs: Any) -> Any:
-        with lock:
-            return function(*args, **kwargs)
-
-    return locked
 
 
 @contextmanager

@@ -202,7 +202,7 @@ class LambdaRuntime:
         with self._lock:
             sandboxes = list(self._sandboxes)
         for sandbox in sandboxes:
-            sandbox.read_output()
+            sandbox.drain_output()
 
     def stop(self) -> None:
         """End every sandbox; invocations that are under way fail. May be called again."""
@@ -454,7 +454,7 @@ class Sandbox:
             seconds = f"{function.timeout_seconds:.2f}"
             self.kill()
             invocation.fail("Sandbox.Timedout", f"Task timed out after {seconds} seconds")
-        self._drain_output()
+        self.drain_output()
         with self._changed:
             self._current = self._next = None
         if invocation.error is not None and not self.ready.is_set():
@@ -522,7 +522,7 @@ class Sandbox:
     def finish(self, request_id: str | None, result: bytes, error: str | None) -> None:
         """Take the outcome of ``request_id``; None is a failed init, of this event or the next."""
         # Lines written before the answer must be in the log before the answer is out.
-        self._drain_output()
+        self.drain_output()
         with self._changed:
             current = self._current
             if current is not None and request_id in (None, current.request_id):
@@ -533,7 +533,7 @@ class Sandbox:
 
     def exited(self, wait_status: int) -> None:
         """Note that the process has ended; the event that it was handling fails."""
-        self._drain_output()
+        self.drain_output()
         if os.WIFSIGNALED(wait_status):
             name = signal.strsignal(os.WTERMSIG(wait_status)) or str(os.WTERMSIG(wait_status))
             reason = f"Runtime exited with error: signal: {name.lower()}"
@@ -576,16 +576,12 @@ class Sandbox:
 
     # Output.
 
-    def read_output(self) -> None:
-        """Log what the process has written by now."""
-        self._drain_output()
-
     def _read_output(self) -> None:
         """Log what the process writes until it has ended; runs in a thread of its own."""
         try:
             while True:
                 readable, _, _ = select.select([self._output_reader, self._wake_reader], [], [])
-                if not self._drain_output() or self._wake_reader in readable:
+                if not self.drain_output() or self._wake_reader in readable:
                     break
             if self._partial_line:
                 self._log(self._partial_line)
@@ -597,7 +593,7 @@ class Sandbox:
                     os.close(descriptor)
                 self._output_reader = -1
 
-    def _drain_output(self) -> bool:
+    def drain_output(self) -> bool:
         """Log all that has been written so far; False at the end of the output."""
         with self._output_lock:
             while self._output_reader >= 0:

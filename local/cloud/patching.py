@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 _ABSENT = object()
@@ -29,6 +30,17 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[Any]:
             delattr(owner, name)
         else:
             setattr(owner, name, own)
+
+
+def locked(lock: AbstractContextManager[Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` as one that nobody interrupts who has the same ``lock``."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return function(*args, **kwargs)
+
+    return called
 
 
 @contextmanager

@@ -13,7 +13,6 @@ https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecre
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 import time
@@ -38,7 +37,7 @@ from moto.secretsmanager.models import FakeSecret, ReplicaSecret, SecretsManager
 from moto.secretsmanager.responses import SecretsManagerResponse
 
 from local.cloud.clock import CloudClock
-from local.cloud.patching import replaced
+from local.cloud.patching import locked, replaced
 
 _CURRENT = "AWSCURRENT"
 _PREVIOUS = "AWSPREVIOUS"
@@ -76,7 +75,7 @@ def corrected_secrets_manager(clock: CloudClock | None = None) -> Iterator[None]
         replacements[name] = getattr(SecretsManagerBackend, name)
     with ExitStack() as patches:
         for name, function in replacements.items():
-            patches.enter_context(replaced(SecretsManagerBackend, name, _atomic(function)))
+            patches.enter_context(replaced(SecretsManagerBackend, name, locked(_lock, function)))
         patches.enter_context(
             replaced(FakeSecret, "_form_version_ids_to_stages", _labelled_versions)
         )
@@ -86,15 +85,6 @@ def corrected_secrets_manager(clock: CloudClock | None = None) -> Iterator[None]
         patches.enter_context(replaced(_time, "time", clock.time))
         patches.enter_context(replaced(models, "time", _time))
         yield
-
-
-def _atomic(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def locked(*args: Any, **kwargs: Any) -> Any:
-        with _lock:
-            return function(*args, **kwargs)
-
-    return locked
 
 
 # Operations. The parameters are moto's.
