@@ -19,6 +19,7 @@ from local.task.stand_in.config import tls_of
 VERSION = "1.21.5"
 _DEFAULT_HTTP_PORT = 8500
 _WITHOUT_LEAVING = 1
+_LOOKS_EVERY_SECONDS = 0.5
 
 
 def run_server(config: Mapping[str, Any]) -> int:
@@ -52,7 +53,10 @@ def run_server(config: Mapping[str, Any]) -> int:
         signal.signal(signal.SIGHUP, lambda *_: _read_again(context, config))
     with consul:
         print("==> Consul agent running! (a stand-in server)", flush=True)
-        ended.wait()
+        # Not for ever at once: Python may miss a signal that comes just as it begins to wait (the
+        # handler then runs when it waits no more).
+        while not ended.wait(_LOOKS_EVERY_SECONDS):
+            pass
     return _WITHOUT_LEAVING
 
 
